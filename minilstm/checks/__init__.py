@@ -1,0 +1,4 @@
+"""Checks that a user can run on any layer, their own included."""
+from .gradients import check_gradients
+
+__all__ = ["check_gradients"]

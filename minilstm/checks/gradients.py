@@ -1,0 +1,157 @@
+"""Is a hand-written backward pass the derivative of its forward pass?  Three independent answers.
+
+Let L = sum(v * out) over all outputs, with random v.  ``backward`` claims dL/dp for every number p.  Against it stand
+
+    complex step     Im L(p + 1e-30 i) / 1e-30          no difference is taken, so nothing cancels: exact to rounding
+    central          (L(p + s) - L(p - s)) / 2s         needs nothing but forward; right to about nine digits
+    projection       <dL/dA, u> against (L(A + s u) - L(A - s u)) / 2s for a random direction u of a whole array A:
+                     two forward passes however large the array is
+
+The complex step (Squire and Trapp 1998) needs a forward pass that accepts complex numbers and is smooth: the layers here
+do it on their reference backend.  For |x|, maximum or relu leave it out: ``methods=("central", "projection")``.
+
+The gradients under test, and the differences, come from the layer's own backend, in float64.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from ..layers.arguments import describe
+
+TINY = 1e-30                # of the complex step: its square vanishes beside 1
+STEP = 1e-5                 # of the differences: truncation s**2 and rounding 1e-16 / s are both about 1e-10
+TOLERANCES = {"complex step": 1e-10, "central": 1e-6, "projection": 1e-6}
+
+
+class Row(NamedTuple):
+    """What was found for one array."""
+    name: str
+    shape: tuple
+    largest: float          # the largest gradient in it: if it is 0, the check says nothing
+    errors: dict            # method -> largest error, as a part of the largest derivative
+
+    @property
+    def ok(self):
+        return all(error <= TOLERANCES[method] for method, error in self.errors.items())    # a NaN is not <= anything
+
+
+class GradientReport(NamedTuple):
+    """The result of ``check_gradients``; prints as a table."""
+    rows: list
+
+    @property
+    def ok(self):
+        return all(row.ok for row in self.rows)
+
+    def __str__(self):
+        methods = list(self.rows[0].errors)
+        head = ["array", "shape", "largest", *methods, ""]
+        body = [[row.name, "x".join(map(str, row.shape)), f"{row.largest:.1e}",
+                 *(f"{row.errors[method]:.0e}" for method in methods), "ok" if row.ok else "WRONG"] for row in self.rows]
+        widths = [max(map(len, column)) for column in zip(head, *body)]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in [head, *body]]
+        limits = ", ".join(f"{method} {TOLERANCES[method]:.0e}" for method in methods)
+        return "\n".join([*lines, f"relative errors; allowed: {limits}"])
+
+
+def check_gradients(layer, *, methods=tuple(TOLERANCES), max_entries=200, seed=0, **inputs):
+    """Compare ``layer.backward`` with numeric derivatives, for every parameter and every floating-point input.
+
+    layer         a Layer: forward(**inputs) -> (out, cache), out an array or a tuple of arrays;
+                  backward(cache, *d_out) -> the gradient of x, or a NamedTuple with fields dx, dh0, ...
+    methods       some of "complex step", "central", "projection"
+    max_entries   of each array, chosen at random, for the first two methods
+    inputs        the arguments of forward by name.  Floating-point arrays are checked, in float64; all others (mask=,
+                  lengths=, masked_output=) are passed on.  Give every state (h0=, c0=), or its gradient is not checked.
+
+    -> GradientReport, with ``ok``; print it for a table.  The layer itself is not changed.
+    Raises ValueError for an unknown method or where there is nothing to check."""
+    if unknown := [method for method in methods if method not in TOLERANCES]:
+        raise ValueError(f"methods: expected some of {list(TOLERANCES)}, got {unknown}")
+    arrays = {name: value.astype("float64") for name, value in inputs.items() if _is_float(value)}
+    if not arrays:
+        raise ValueError(f"inputs: expected a floating-point array, got {({k: describe(v) for k, v in inputs.items()})}")
+    options = {name: value for name, value in inputs.items() if name not in arrays}
+    probe = _Probe(layer.astype("float64"), arrays, options)
+    complex_probe = None
+    if "complex step" in methods:
+        complex_probe = _Probe(layer.astype("complex128"), {k: a.astype("complex128") for k, a in arrays.items()}, options)
+    rng = np.random.default_rng(seed)
+    gradients = probe.gradients(rng)
+    rows = []
+    for name, gradient in gradients.items():
+        entries = rng.permutation(gradient.size)[:max_entries]
+        direction = rng.standard_normal(gradient.shape)
+        errors = {}
+        for method in methods:
+            if method == "projection":
+                numeric = _central(probe, name, direction)
+                errors[method] = _relative(np.sum(gradient * direction) - numeric, np.linalg.norm(gradient))
+            else:
+                derivative, of = (_complex_step, complex_probe) if method == "complex step" else (_central, probe)
+                of.weights = probe.weights
+                numeric = np.array([derivative(of, name, _unit(gradient.shape, k)) for k in entries])
+                errors[method] = _relative(gradient.reshape(-1)[entries] - numeric, numeric)
+        rows.append(Row(name, gradient.shape, float(np.abs(gradient).max(initial=0)), errors))
+    return GradientReport(rows)
+
+
+class _Probe:
+    """A layer as a function of all its arrays: L = sum(weights * outputs)."""
+
+    def __init__(self, layer, inputs, options):
+        self.layer, self.inputs, self.options = layer, inputs, options
+        self.owners = {prefix + name: (owner, name) for prefix, owner in layer.walk() for name in owner.params}
+        self.weights = None         # v, one array for each output
+
+    def gradients(self, rng):
+        """name -> gradient, for inputs first and then parameters, from one backward pass with fresh random weights."""
+        out, cache = self.layer.forward(**self.inputs, **self.options)
+        self.weights = [rng.standard_normal(y.shape) for y in _as_tuple(out)]
+        self.layer.zero_grads()
+        returned = self.layer.backward(cache, *self.weights)
+        named = returned._asdict() if hasattr(returned, "_asdict") else {"dx": returned}
+        gradients = {name: named["d" + name] for name in self.inputs}
+        return gradients | {name: owner.grads[own_name] for name, (owner, own_name) in self.owners.items()}
+
+    def loss(self, name, change):
+        """L with ``change`` added to the array ``name``."""
+        inputs = self.inputs
+        if name in inputs:
+            inputs = inputs | {name: inputs[name] + change}
+            out, _ = self.layer.forward(**inputs, **self.options)
+        else:
+            owner, own_name = self.owners[name]
+            original = owner.params[own_name]
+            owner.params[own_name] = original + change
+            out, _ = self.layer.forward(**inputs, **self.options)
+            owner.params[own_name] = original
+        return sum(np.sum(v * y) for v, y in zip(self.weights, _as_tuple(out)))
+
+
+def _complex_step(probe, name, direction):
+    return probe.loss(name, TINY * 1j * direction).imag / TINY
+
+
+def _central(probe, name, direction):
+    return (probe.loss(name, STEP * direction) - probe.loss(name, -STEP * direction)) / (2 * STEP)
+
+
+def _unit(shape, k):
+    direction = np.zeros(shape)
+    direction.flat[k] = 1
+    return direction
+
+
+def _relative(difference, scale):
+    """The largest of |difference|, as a part of the largest of |scale| where that is not zero; NaN if one is in it."""
+    largest, scale = np.max(np.abs(difference), initial=0), np.max(np.abs(scale), initial=0)
+    return float(largest / scale if scale != 0 else largest)
+
+
+def _is_float(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+def _as_tuple(out):
+    return out if isinstance(out, tuple) else (out,)

@@ -1,0 +1,78 @@
+"""Checks of what users pass in.  Every message names the argument, what came and what was expected.
+
+Nothing is cast and nothing is guessed: a float64 array for a float32 layer is an error that says how to convert it.
+"""
+import numbers
+
+import numpy as np
+
+FLOATS = ("float32", "float64")
+
+
+def describe(value):
+    """What came, in a few words: dtype and shape of an array, or else the type."""
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def positive(name, value):
+    """A positive integer (a NumPy one too, a bool not) -> int."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+    return int(value)
+
+
+def one_of(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    return value
+
+
+def flag(name, value):
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def floats(name, value, dtype, shape, letters):
+    """An array of just this dtype and shape -> the same, C-contiguous.  ``letters`` names the axes, as in "(B,T,D)"; an
+    axis given as None may have any length."""
+    wanted = "(" + ", ".join(letter if n is None else f"{letter}={n}" for letter, n in zip(letters, shape)) + ")"
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array {dtype} {wanted}, got {describe(value)}")
+    if value.dtype != dtype:
+        cure = (f"; nothing is cast silently: pass {name}.astype('{dtype}'), or build the layer with another dtype"
+                if value.dtype.kind in "fiub" else "")
+        raise TypeError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
+    if value.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, value.shape)):
+        raise ValueError(f"{name}: expected {dtype} {wanted}, got {describe(value)}")
+    return np.ascontiguousarray(value)
+
+
+def mask_of(x, mask, lengths):
+    """The (B,T) bool mask of x (B,T,D), from a mask, from lengths, or all True."""
+    B, T, _ = x.shape
+    if mask is not None and lengths is not None:
+        raise ValueError("mask, lengths: expected at most one of the two, got both")
+    if lengths is not None:
+        return mask_from_lengths(lengths, B, T)
+    if mask is None:
+        return np.ones((B, T), bool)
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
+        raise TypeError(f"mask: expected a bool array (B={B}, T={T}), True = a real step, got {describe(mask)}; "
+                        "write mask.astype(bool) if non-zero means real")
+    if mask.shape != (B, T):
+        raise ValueError(f"mask: expected shape (B={B}, T={T}), as x has, got {mask.shape}")
+    return mask.copy()
+
+
+def mask_from_lengths(lengths, B, T):
+    """lengths (B,) integers from 0 to T: the first ``length`` steps of a row are real -> (B,T) bool."""
+    lengths = np.asarray(lengths)
+    if lengths.dtype.kind not in "iu" and lengths.size:
+        raise TypeError(f"lengths: expected integers (B={B},), got {describe(lengths)}")
+    if lengths.shape != (B,):
+        raise ValueError(f"lengths: expected shape (B={B},), got {lengths.shape}")
+    for row, length in enumerate(lengths):
+        if not 0 <= length <= T:
+            raise ValueError(f"lengths: expected values from 0 to T={T}, got {length} in row {row}")
+    return np.arange(T) < lengths[:, None]

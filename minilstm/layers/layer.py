@@ -1,0 +1,113 @@
+"""What all layers share: named parameters, their gradients, and how both are reached from outside."""
+import copy
+import threading
+
+import numpy as np
+
+from .arguments import describe
+
+_adding = threading.Lock()      # one for all layers: it is held for the length of a few additions
+
+
+class Layer:
+    """A function with parameters.  A subclass has ``forward(x, ...) -> (y, cache)`` and ``backward(cache, dy) -> dx``.
+
+    params     dict name -> array.  The arrays are read-only: to change one, put a new array in its place.  So a cache
+               stays true to the weights that made it, and a thread never sees half an update.
+    grads      dict name -> array of the same shape.  ``backward`` adds to it; ``zero_grads`` clears it.
+    dtype      of the parameters and of everything that goes in and comes out
+    backend    who computes: "cpu" (compiled) or "reference" (plain NumPy)
+
+    A layer made of other layers names them in ``children``.
+    """
+
+    def __init__(self, dtype, backend):
+        self.dtype = np.dtype(dtype)
+        self.backend = backend
+        self.params = {}
+        self.grads = {}
+
+    def children(self):
+        """The layers inside this one, dict name -> Layer."""
+        return {}
+
+    def walk(self):
+        """Every layer that owns parameters, once, with the prefix of their names: a list of (prefix, layer)."""
+        found = [("", self)] if self.params else []
+        for name, child in self.children().items():
+            found += [(f"{name}.{prefix}", layer) for prefix, layer in child.walk()]
+        first_use = {id(layer): (prefix, layer) for prefix, layer in reversed(found)}
+        return [entry for entry in found if entry == first_use[id(entry[1])]]
+
+    def state_dict(self):
+        """All parameters, dict name -> a copy of the array."""
+        return {prefix + name: p.copy() for prefix, layer in self.walk() for name, p in layer.params.items()}
+
+    def load_state_dict(self, state):
+        """Take over the arrays of ``state``.  Names, shapes and dtypes must be those of ``state_dict()``.
+
+        Raises KeyError, ValueError or TypeError; then nothing has been changed."""
+        owners = {prefix + name: (layer, name) for prefix, layer in self.walk() for name in layer.params}
+        if missing := sorted(owners.keys() - state.keys()):
+            raise KeyError(f"state: expected {sorted(owners)}, missing {missing}")
+        if extra := sorted(state.keys() - owners.keys()):
+            raise KeyError(f"state: expected {sorted(owners)}, got also {extra}")
+        for full_name, (layer, name) in owners.items():
+            _check_same_kind(f"state[{full_name!r}]", state[full_name], layer.params[name])
+        for full_name, (layer, name) in owners.items():
+            layer.params[name] = frozen(state[full_name])
+
+    def zero_grads(self):
+        """Set every gradient to zero."""
+        for _, layer in self.walk():
+            layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
+
+    def astype(self, dtype):
+        """A copy of this layer that computes in another dtype; complex dtypes run on the reference backend."""
+        other = copy.deepcopy(self)
+        other._cast(np.dtype(dtype))
+        return other
+
+    def _cast(self, dtype):
+        self.dtype = dtype
+        self.backend = "reference" if dtype.kind == "c" else self.backend
+        self.params = {name: frozen(p.astype(dtype)) for name, p in self.params.items()}
+        self.grads = {name: np.zeros(p.shape, dtype) for name, p in self.params.items()}
+        for child in self.children().values():
+            child._cast(dtype)
+
+    # ------------------------------------------------------------------------------------------------ for subclasses
+
+    def _own(self, name, array):
+        """Make ``array`` a parameter."""
+        self.params[name] = frozen(array.astype(self.dtype))
+        self.grads[name] = np.zeros_like(self.params[name])
+
+    def _param(self, name):
+        """A parameter, checked: somebody may have put another array in its place."""
+        p = self.params[name]
+        _check_same_kind(f"params[{name!r}]", p, self.grads[name])
+        if p.flags.writeable:
+            p = self.params[name] = frozen(p)
+        return p
+
+    def _add_grads(self, gradients):
+        """Add a dict of gradients to ``grads``, safe against another thread that does the same."""
+        with _adding:
+            for name, d in gradients.items():
+                self.grads[name] += d
+
+
+def frozen(array):
+    """A read-only copy."""
+    array = np.array(array, order="C")
+    array.flags.writeable = False
+    return array
+
+
+def _check_same_kind(name, came, model):
+    expected = f"expected a NumPy array {describe(model)}, got {describe(came)}"
+    if not isinstance(came, np.ndarray) or came.dtype != model.dtype:
+        raise TypeError(f"{name}: {expected}")
+    if came.shape != model.shape:
+        raise ValueError(f"{name}: {expected}")

@@ -1,0 +1,66 @@
+"""A linear layer, applied to the last axis: one prediction per step, or per sequence."""
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..matmul import cpu, reference
+from .arguments import FLOATS, describe, floats, one_of, positive
+from .layer import Layer
+
+BACKENDS = {"reference": reference, "cpu": cpu}
+
+
+class Cache(NamedTuple):
+    """What ``backward`` needs of the forward pass that it reverses."""
+    x: np.ndarray           # (N,D), all leading axes in one
+    weight: np.ndarray      # (F,D)
+    shape: tuple            # of y
+
+
+class Linear(Layer):
+    """y = x @ weight.T + bias
+
+    x (...,D) -> y (...,F)        params: weight (F,D), bias (F,), PyTorch's names and layout
+
+    input_size    D
+    output_size   F
+    bias          without one, y = x @ weight.T
+    Initial values: Glorot uniform weights, zero bias.
+    """
+
+    def __init__(self, input_size, output_size, *, bias=True, dtype="float32", backend="cpu", seed=0):
+        super().__init__(one_of("dtype", dtype, FLOATS), one_of("backend", backend, tuple(BACKENDS)))
+        self.input_size = D = positive("input_size", input_size)
+        self.output_size = F = positive("output_size", output_size)
+        rng = np.random.default_rng(seed)
+        limit = np.sqrt(6 / (D + F))                    # Glorot and Bengio 2010, equation 16
+        self._own("weight", rng.uniform(-limit, limit, (F, D)))
+        if bias:
+            self._own("bias", np.zeros(F))
+
+    def forward(self, x):
+        """x (...,D) -> y (...,F), cache.  Raises TypeError or ValueError where x has another dtype or width."""
+        if not isinstance(x, np.ndarray) or x.ndim < 1:
+            raise TypeError(f"x: expected a {self.dtype} array (..., D={self.input_size}), got {describe(x)}")
+        leading = (None,) * (x.ndim - 1)
+        x = floats("x", x, self.dtype, (*leading, self.input_size), ("...",) * len(leading) + ("D",))
+        shape = (*x.shape[:-1], self.output_size)
+        weight = self._param("weight")
+        bias = self._param("bias") if "bias" in self.params else None
+        rows = x.reshape(math.prod(x.shape[:-1]), self.input_size).copy()
+        y = BACKENDS[self.backend].product(rows, weight.T, bias)
+        return y.reshape(shape), Cache(rows, weight, shape)
+
+    def backward(self, cache, dy):
+        """dy (...,F), the gradient of y -> dx (...,D); adds to ``grads``."""
+        x, weight, shape = cache
+        product = BACKENDS[self.backend].product
+        dy = floats("dy", dy, self.dtype, shape, ("...",) * (len(shape) - 1) + ("F",))
+        dy = dy.reshape(len(x), self.output_size)
+        dx = product(dy, weight)                        # y = x @ weight.T + bias
+        gradients = {"weight": product(dy.T, x)}        # y = x @ weight.T + bias
+        if "bias" in self.params:
+            gradients["bias"] = dy.sum(axis=0)          # y = x @ weight.T + bias
+        self._add_grads(gradients)
+        return dx.reshape(*shape[:-1], self.input_size)

@@ -1,0 +1,1 @@
+"""How compiled code is kept on disk, and how work is spread over threads.  Nothing here knows of recurrent nets."""

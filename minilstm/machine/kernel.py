@@ -1,0 +1,85 @@
+"""The ``@kernel`` decorator: Numba's ``njit`` with this project's settings and a disk cache that cannot be stale.
+
+Numba compares a cached kernel with the file that the kernel stands in, and with no other.  A formula of ``cells/`` that
+is edited would leave the old machine code of ``recurrence/cpu.py`` in use, silently.  So the cache folder is named after
+a hash of every source file of the package and of the versions that compile it: after an edit there is a new, empty
+folder, and the next run compiles again.
+"""
+import contextlib
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import llvmlite
+import numba
+import numpy as np
+
+PACKAGE = Path(__file__).resolve().parents[1]
+DAYS_KEPT = 30
+
+
+def fingerprint():
+    """A hash of the package's sources and of everything that turns them into machine code, as 20 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for text in (platform.python_version(), np.__version__, numba.__version__, llvmlite.__version__):
+        digest.update(text.encode() + b"\0")
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:20]
+
+
+def cache_roots():
+    """Folders to try, best first: NUMBA_CACHE_DIR, the user's cache folder, a private one among temporary files."""
+    if numba.config.CACHE_DIR:
+        yield Path(numba.config.CACHE_DIR) / "minilstm"
+    yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minilstm"
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    yield Path(tempfile.gettempdir()) / f"minilstm-{user}"
+
+
+def private_folder(path):
+    """Make ``path`` and show that it can be written to and is nobody else's: cached code from it will be run."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
+        raise PermissionError(f"{path} belongs to another user")
+    with tempfile.TemporaryFile(dir=path):
+        return path
+
+
+def remove_old(root):
+    """Delete the folders below ``root`` that no process has opened for DAYS_KEPT days."""
+    oldest = time.time() - DAYS_KEPT * 24 * 3600
+    for folder in root.iterdir():
+        if folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def open_cache_folder():
+    """The folder for this version of the sources, or None where nothing can be written: then nothing is cached."""
+    for root in cache_roots():
+        with contextlib.suppress(OSError):
+            folder = private_folder(private_folder(root) / fingerprint())
+            os.utime(folder)
+            remove_old(root)
+            return folder
+    return None
+
+
+CACHE_FOLDER = open_cache_folder()
+
+
+def kernel(function):
+    """Compile ``function`` on its first call: no interpreter lock, so that threads run side by side; a division that
+    does not raise, since a loop that may raise is not vectorised; a*b + c in one instruction, and no other liberty with
+    floating-point numbers, so that NaN and infinity stay what they are."""
+    settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "cache": CACHE_FOLDER is not None}
+    previous = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(CACHE_FOLDER or previous)      # Numba reads it while it decorates
+    try:
+        return numba.njit(**settings)(function)
+    finally:
+        numba.config.CACHE_DIR = previous

@@ -1,0 +1,1 @@
+"""The matrix product under everything: C = A @ B + bias, as ``reference.product`` and ``cpu.product``."""

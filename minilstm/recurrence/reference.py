@@ -1,0 +1,67 @@
+"""A cell over a whole sequence, in plain NumPy: the definition that the fast backends are held against.
+
+    B  batch     T  time steps     D  input features     H  hidden units
+    x (B,T,D)    mask (B,T), True = a real step    each state (B,T+1,H)
+
+A state array has T+1 slots, the moments between the steps: step t leads from slot t to slot t+1 and, with ``reverse``,
+from slot t+1 to slot t.  So the initial state stands in slot 0, in reverse in slot T, and the final one at the other end.
+On a masked step the state is carried over bit for bit.  Masked steps of x must hold finite numbers, such as zeros
+(``masking.select``): whatever they are, it does not reach a value or a gradient.
+
+These functions work for any cell and any dtype, complex ones included.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from ..cells import Cell, Weights
+
+
+class Cache(NamedTuple):
+    """What ``backward`` needs of the forward pass that it reverses."""
+    cell: Cell
+    weights: Weights
+    mask: np.ndarray        # (B,T)
+    reverse: bool
+    steps: dict             # t -> what cell.step saved
+    D: int
+
+
+def walk(T, reverse):
+    """The steps in order of time: (t, slot before it, slot after it)."""
+    return [(t, t + 1, t) for t in reversed(range(T))] if reverse else [(t, t, t + 1) for t in range(T)]
+
+
+def forward(cell, weights, x, mask, initial, reverse=False):
+    """x (B,T,D), mask (B,T), initial: one (B,H) for each of cell.states -> a tuple of states (B,T+1,H), Cache."""
+    B, T, D = x.shape
+    states = [np.empty((B, T + 1, s.shape[1]), x.dtype) for s in initial]
+    for s, s0 in zip(states, initial):
+        s[:, T if reverse else 0] = s0
+    steps = {}
+    for t, before, after in walk(T, reverse):
+        real = mask[:, t, None]
+        new, steps[t] = cell.step(weights, x[:, t], *(s[:, before] for s in states))
+        for s, s_new in zip(states, new):
+            s[:, after] = np.where(real, s_new, s[:, before])
+    return tuple(states), Cache(cell, weights, mask, reverse, steps, D)
+
+
+def backward(cache, dy, d_final):
+    """dy (B,T,H): gradient of the output h of every real step; d_final: one (B,H) for each state, of its final value.
+
+    -> dx (B,T,D), the gradients of the initial states as a tuple, Weights of gradients."""
+    cell, weights, mask, reverse, steps, D = cache
+    B, T, _ = dy.shape
+    dx = np.empty((B, T, D), dy.dtype)
+    d_weights = [np.zeros_like(w) for w in weights]
+    d_state = list(d_final)
+    for t, before, after in reversed(walk(T, reverse)):
+        real = mask[:, t, None]
+        d_new = [np.where(real, d, 0) for d in d_state]                     # s[:, after] = np.where(real, s_new, ...)
+        d_new[0] = d_new[0] + np.where(real, dy[:, t], 0)                   # y is h, the first state
+        dx[:, t], d_before, d_step = cell.step_backward(weights, steps[t], *d_new)
+        d_state = [np.where(real, d_b, d) for d_b, d in zip(d_before, d_state)]
+        for total, d in zip(d_weights, d_step):
+            total += d
+    return dx, tuple(d_state), Weights(*d_weights)

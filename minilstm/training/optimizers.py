@@ -1,0 +1,44 @@
+"""Optimizers: from gradients to new parameters."""
+import numpy as np
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015, algorithm 1): steps of about ``rate``, whatever the size of the gradient.
+
+        m = beta1 * m + (1 - beta1) * g             running mean of the gradient
+        v = beta2 * v + (1 - beta2) * g**2          running mean of its square
+        p = p - rate * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + epsilon)
+
+    rate, betas, epsilon as in the paper, with its values by default.  One optimizer belongs to one model: its means are
+    kept by the names of the parameters.  Raises ValueError for a rate or epsilon that is not positive, or betas outside [0, 1).
+    """
+
+    def __init__(self, rate=1e-3, betas=(0.9, 0.999), epsilon=1e-8):
+        if not rate > 0:
+            raise ValueError(f"rate: expected a positive number, got {rate!r}")
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {betas!r}")
+        if not epsilon > 0:
+            raise ValueError(f"epsilon: expected a positive number, got {epsilon!r}")
+        self.rate, self.betas, self.epsilon = rate, betas, epsilon
+        self.t = 0
+        self.means = {}         # full name of a parameter -> (m, v)
+
+    def step(self, model):
+        """Move every parameter of ``model`` by one step along its gradient; the gradients stay as they are."""
+        self.t += 1
+        for prefix, layer in model.walk():
+            for name, g in layer.grads.items():
+                layer.params[name] = self._moved(prefix + name, layer.params[name], g)
+
+    def _moved(self, full_name, p, g):
+        beta1, beta2 = self.betas
+        if full_name not in self.means:
+            self.means[full_name] = np.zeros_like(g), np.zeros_like(g)
+        m, v = self.means[full_name]
+        m += (1 - beta1) * (g - m)
+        v += (1 - beta2) * (g * g - v)
+        size = np.sqrt(v / (1 - beta2 ** self.t)) + self.epsilon
+        moved = p - self.rate / (1 - beta1 ** self.t) * m / size
+        moved.flags.writeable = False
+        return moved

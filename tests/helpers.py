@@ -1,0 +1,66 @@
+"""What the tests share: one table of tolerances with its reasons, one comparison, random layers and batches."""
+import numpy as np
+
+import minilstm
+
+# Largest allowed |actual - expected| as a part of the largest |expected| in the array.
+TOLERANCE = {
+    "same formulas, float64": 1e-12,        # another order of summation, and tanh within 3 ulp: some 1e-15 a step
+    "same formulas, float32": 1e-5,         # the same at 6e-8 an operation; sums over a batch add up
+    "pytorch, float64": 1e-10,              # an independent program in the same arithmetic
+    "pytorch, float32": 2e-5,               # its float64 numbers against our float32 ones
+    "gradients by rounding": 1e-12,         # float64 weight gradients, summed in another order
+}
+
+
+def assert_close(actual, expected, tolerance, name=""):
+    """Same shape, same kind of number, nothing that is not finite, and close."""
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.shape == expected.shape, f"{name}: shape {actual.shape}, expected {expected.shape}"
+    assert np.isfinite(actual).all(), f"{name}: not finite"
+    assert np.isfinite(expected).all(), f"{name}: the expected values are not finite"
+    error = np.abs(actual - expected).max(initial=0) / max(np.abs(expected).max(initial=0), np.finfo(float).tiny)
+    limit = TOLERANCE[tolerance]
+    assert error <= limit, f"{name}: relative error {error:.1e}, allowed {limit:.0e} ({tolerance})"
+
+
+def same_bits(actual, expected):
+    """Equal bit for bit: 0.0 is not -0.0, and a NaN equals itself."""
+    actual, expected = np.ascontiguousarray(actual), np.ascontiguousarray(expected)
+    return actual.dtype == expected.dtype and actual.shape == expected.shape and actual.tobytes() == expected.tobytes()
+
+
+def random_lstm(rng, D, H, **options):
+    """An LSTM with every weight and every bias random and non-zero."""
+    net = minilstm.LSTM(D, H, **options)
+    for name, p in net.params.items():
+        net.params[name] = (rng.normal(size=p.shape) * 0.6).astype(p.dtype)
+    return net
+
+
+def random_batch(rng, net, B, T):
+    """x, h0, c0 and the gradients dy, dh_n, dc_n: all random, in the dtype of net."""
+    dirs = len(net.directions)
+    state = (net.num_layers, dirs, B, net.hidden_size)
+    shapes = {"x": (B, T, net.input_size), "h0": state, "c0": state,
+              "dy": (B, T, dirs * net.hidden_size), "dh_n": state, "dc_n": state}
+    return {name: rng.normal(size=shape).astype(net.dtype) for name, shape in shapes.items()}
+
+
+def run(net, batch, **options):
+    """Forward and backward from zero gradients -> dict of every output, state and gradient."""
+    out, cache = net.forward(batch["x"], h0=batch["h0"], c0=batch["c0"], **options)
+    net.zero_grads()
+    gradients = net.backward(cache, batch["dy"], batch["dh_n"], batch["dc_n"])
+    return out._asdict() | gradients._asdict() | {"d " + name: g.copy() for name, g in net.grads.items()}
+
+
+def masks(rng, B, T):
+    """name -> mask (B,T): every kind of pattern that the contract speaks of."""
+    lengths = rng.integers(1, T + 1, B)
+    right = np.arange(T) < lengths[:, None]
+    holes = rng.random((B, T)) < 0.6
+    empty_row = right.copy()
+    empty_row[B // 2] = False
+    return {"none": None, "right": right, "left": right[:, ::-1].copy(), "holes": holes, "empty row": empty_row,
+            "all empty": np.zeros((B, T), bool)}
