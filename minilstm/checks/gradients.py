@@ -7,11 +7,12 @@ Let L = sum(v * out) over all outputs, with random v.  ``backward`` claims dL/dp
     projection       <dL/dA, u> against (L(A + s u) - L(A - s u)) / 2s for a random direction u of a whole array A:
                      two forward passes however large the array is
 
-The complex step (Squire and Trapp 1998) needs a forward pass that accepts complex numbers and is smooth: the layers here
-do it on their reference backend.  For |x|, maximum or relu leave it out: ``methods=("central", "projection")``.
+The complex step (Squire and Trapp 1998) needs a forward pass that accepts complex numbers and is smooth: the layers
+here do it on their reference backend.  For |x|, maximum or relu leave it out: ``methods=("central", "projection")``.
 
 The gradients under test, and the differences, come from the layer's own backend, in float64.
 """
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -47,7 +48,8 @@ class GradientReport(NamedTuple):
         methods = list(self.rows[0].errors)
         head = ["array", "shape", "largest", *methods, ""]
         body = [[row.name, "x".join(map(str, row.shape)), f"{row.largest:.1e}",
-                 *(f"{row.errors[method]:.0e}" for method in methods), "ok" if row.ok else "WRONG"] for row in self.rows]
+                 *(f"{row.errors[method]:.0e}" for method in methods), "ok" if row.ok else "WRONG"]
+                for row in self.rows]
         widths = [max(map(len, column)) for column in zip(head, *body)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in [head, *body]]
         limits = ", ".join(f"{method} {TOLERANCES[method]:.0e}" for method in methods)
@@ -68,16 +70,19 @@ def check_gradients(layer, *, methods=tuple(TOLERANCES), max_entries=200, seed=0
     Raises ValueError for an unknown method or where there is nothing to check."""
     if unknown := [method for method in methods if method not in TOLERANCES]:
         raise ValueError(f"methods: expected some of {list(TOLERANCES)}, got {unknown}")
-    arrays = {name: value.astype("float64") for name, value in inputs.items() if _is_float(value)}
+    arrays = {name: value for name, value in inputs.items() if _is_float(value)}
     if not arrays:
-        raise ValueError(f"inputs: expected a floating-point array, got {({k: describe(v) for k, v in inputs.items()})}")
+        came = {name: describe(value) for name, value in inputs.items()}
+        raise ValueError(f"inputs: expected a floating-point array, got {came}")
     options = {name: value for name, value in inputs.items() if name not in arrays}
-    probe = _Probe(layer.astype("float64"), arrays, options)
-    complex_probe = None
-    if "complex step" in methods:
-        complex_probe = _Probe(layer.astype("complex128"), {k: a.astype("complex128") for k, a in arrays.items()}, options)
     rng = np.random.default_rng(seed)
+    probe = _Probe(layer, "float64", arrays, options)
     gradients = probe.gradients(rng)
+    derivatives = {"central": functools.partial(_central, probe)}
+    if "complex step" in methods:
+        complex_probe = _Probe(layer, "complex128", arrays, options)
+        complex_probe.weights = probe.weights
+        derivatives["complex step"] = functools.partial(_complex_step, complex_probe)
     rows = []
     for name, gradient in gradients.items():
         entries = rng.permutation(gradient.size)[:max_entries]
@@ -85,23 +90,23 @@ def check_gradients(layer, *, methods=tuple(TOLERANCES), max_entries=200, seed=0
         errors = {}
         for method in methods:
             if method == "projection":
-                numeric = _central(probe, name, direction)
+                numeric = derivatives["central"](name, direction)
                 errors[method] = _relative(np.sum(gradient * direction) - numeric, np.linalg.norm(gradient))
             else:
-                derivative, of = (_complex_step, complex_probe) if method == "complex step" else (_central, probe)
-                of.weights = probe.weights
-                numeric = np.array([derivative(of, name, _unit(gradient.shape, k)) for k in entries])
+                numeric = np.array([derivatives[method](name, _unit(gradient.shape, k)) for k in entries])
                 errors[method] = _relative(gradient.reshape(-1)[entries] - numeric, numeric)
         rows.append(Row(name, gradient.shape, float(np.abs(gradient).max(initial=0)), errors))
     return GradientReport(rows)
 
 
 class _Probe:
-    """A layer as a function of all its arrays: L = sum(weights * outputs)."""
+    """A copy of a layer in another dtype, as a function of all its arrays: L = sum(weights * outputs)."""
 
-    def __init__(self, layer, inputs, options):
-        self.layer, self.inputs, self.options = layer, inputs, options
-        self.owners = {prefix + name: (owner, name) for prefix, owner in layer.walk() for name in owner.params}
+    def __init__(self, layer, dtype, inputs, options):
+        self.layer = layer.astype(dtype)
+        self.inputs = {name: a.astype(dtype) for name, a in inputs.items()}
+        self.options = options
+        self.owners = {prefix + name: (owner, name) for prefix, owner in self.layer.walk() for name in owner.params}
         self.weights = None         # v, one array for each output
 
     def gradients(self, rng):
@@ -116,16 +121,14 @@ class _Probe:
 
     def loss(self, name, change):
         """L with ``change`` added to the array ``name``."""
-        inputs = self.inputs
-        if name in inputs:
-            inputs = inputs | {name: inputs[name] + change}
-            out, _ = self.layer.forward(**inputs, **self.options)
-        else:
-            owner, own_name = self.owners[name]
-            original = owner.params[own_name]
-            owner.params[own_name] = original + change
-            out, _ = self.layer.forward(**inputs, **self.options)
-            owner.params[own_name] = original
+        holder, key = self.inputs, name
+        if name in self.owners:
+            owner, key = self.owners[name]
+            holder = owner.params
+        original = holder[key]
+        holder[key] = original + change
+        out, _ = self.layer.forward(**self.inputs, **self.options)
+        holder[key] = original
         return sum(np.sum(v * y) for v, y in zip(self.weights, _as_tuple(out)))
 
 

@@ -35,7 +35,7 @@ class Cache(NamedTuple):
 
 
 class Recurrent(Layer):
-    """What LSTM and its relatives share.  A subclass names its cell and gives ``forward`` and ``backward`` their states.
+    """What LSTM and its relatives share.  A subclass names its cell, and its states in ``forward`` and ``backward``.
 
     Parameters are PyTorch's, by name and layout: weight_ih_l0 (G*H,D), weight_hh_l0 (G*H,H), bias_ih_l0 and bias_hh_l0
     (G*H,), then _l1 ... for the layers above; the backward direction's end in _reverse.

@@ -1,9 +1,9 @@
 """The ``@kernel`` decorator: Numba's ``njit`` with this project's settings and a disk cache that cannot be stale.
 
-Numba compares a cached kernel with the file that the kernel stands in, and with no other.  A formula of ``cells/`` that
-is edited would leave the old machine code of ``recurrence/cpu.py`` in use, silently.  So the cache folder is named after
-a hash of every source file of the package and of the versions that compile it: after an edit there is a new, empty
-folder, and the next run compiles again.
+Numba compares a cached kernel with the file that the kernel stands in, and with no other.  A formula of ``cells/``
+that is edited would leave the old machine code of ``recurrence/cpu.py`` in use, silently.  So the cache folder is named
+after a hash of every source file of the package and of the versions that compile it: after an edit there is a new,
+empty folder, and the next run compiles again.
 """
 import contextlib
 import hashlib
@@ -71,15 +71,20 @@ def open_cache_folder():
 
 CACHE_FOLDER = open_cache_folder()
 
+SETTINGS = {
+    "nogil": True,                  # no interpreter lock: threads run side by side
+    "error_model": "numpy",         # a division does not raise; a loop that may raise is not vectorised
+    "fastmath": {"contract"},       # a*b + c in one instruction, and no other liberty: NaN and infinity stay
+}
+
 
 def kernel(function):
-    """Compile ``function`` on its first call: no interpreter lock, so that threads run side by side; a division that
-    does not raise, since a loop that may raise is not vectorised; a*b + c in one instruction, and no other liberty with
-    floating-point numbers, so that NaN and infinity stay what they are."""
-    settings = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}, "cache": CACHE_FOLDER is not None}
+    """Compile ``function`` with SETTINGS on its first call, and keep the machine code in CACHE_FOLDER."""
+    if CACHE_FOLDER is None:
+        return numba.njit(**SETTINGS)(function)
     previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(CACHE_FOLDER or previous)      # Numba reads it while it decorates
+    numba.config.CACHE_DIR = str(CACHE_FOLDER)          # Numba reads it while it decorates
     try:
-        return numba.njit(**settings)(function)
+        return numba.njit(cache=True, **SETTINGS)(function)
     finally:
         numba.config.CACHE_DIR = previous

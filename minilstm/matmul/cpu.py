@@ -1,7 +1,7 @@
 """The product on the processor: packed panels, register blocks, one pool of threads.
 
     pack       B (K,N) -> panels (P,K,WIDTH): one panel holds the columns of one cache line, contiguous along k
-    product    rows of A in chunks, a chunk to a thread; A's part is copied beside the panel, then multiplied block by block
+    product    rows of A in chunks: each is copied together, then multiplied with one panel after the other
 
 A packed matrix is read with stride one and can be used many times: a recurrent layer packs its U once per call and
 multiplies with it at every time step (``add_product``).

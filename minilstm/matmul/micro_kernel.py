@@ -1,8 +1,8 @@
 """The innermost block of a matrix product, as machine instructions: C[rows,:] += A[rows,:] @ panel.
 
-The block of C has a fixed number of rows and the width of one cache line (16 float32 or 8 float64 columns).  It stays in
-vector registers for the whole loop over k; each turn loads one row of the panel and multiplies it by one number of every
-row of A:
+The block of C has a fixed number of rows and the width of one cache line (16 float32 or 8 float64 columns).  It stays
+in vector registers for the whole loop over k; each turn loads one row of the panel and multiplies it by one number of
+every row of A:
 
     for k in range(depth):
         u = panel[k]                            # one cache line

@@ -2,9 +2,9 @@
 
 What makes it fast:
 
-1.  All input projections of the sequence, x @ W.T + b, are one matrix product; only h @ U.T stays in the loop over time.
-2.  A thread owns some batch rows for the whole sequence.  Rows of a batch never meet, so no step waits for a thread, and
-    the cell's formulas run while the pre-activations are in the nearest cache.
+1.  All input projections of the sequence, x @ W.T + b, are one matrix product; only h @ U.T stays in the loop.
+2.  A thread owns some batch rows for the whole sequence.  Rows of a batch never meet, so no step waits for a thread,
+    and the cell's formulas run while the pre-activations are in the nearest cache.
 3.  U is packed once per call and multiplied by a register-blocked kernel (``matmul/micro_kernel.py``).
 4.  A masked step is skipped: at every step the rows that are real are gathered, and only these are computed.
 
@@ -69,7 +69,7 @@ def backward(cache, dy, d_final):
     groups = deal(mask, mask.sum() * U.size)
     spread(lambda k: backward_rows(gates, states, mask, groups[k], U_panels, reverse, dy, d_state, da), len(groups))
 
-    da = da.reshape(B * T, -1)
+    da = da.reshape(B * T, len(U))
     h_prev = (states[:, 1:, 0] if reverse else states[:, :T, 0]).reshape(B * T, H)
     dx = product(da, W).reshape(B, T, D)                                    # gates = x @ W.T + b_ih + b_hh
     dW = product(da.T, x.reshape(B * T, D))                                 # gates = x @ W.T + b_ih + b_hh

@@ -4,8 +4,8 @@
     x (B,T,D)    mask (B,T), True = a real step    each state (B,T+1,H)
 
 A state array has T+1 slots, the moments between the steps: step t leads from slot t to slot t+1 and, with ``reverse``,
-from slot t+1 to slot t.  So the initial state stands in slot 0, in reverse in slot T, and the final one at the other end.
-On a masked step the state is carried over bit for bit.  Masked steps of x must hold finite numbers, such as zeros
+from slot t+1 to slot t.  So the initial state stands in slot 0, in reverse in slot T, and the final one at the other
+end.  On a masked step the state is carried over bit for bit.  Masked steps of x must hold finite numbers, such as zeros
 (``masking.select``): whatever they are, it does not reach a value or a gradient.
 
 These functions work for any cell and any dtype, complex ones included.

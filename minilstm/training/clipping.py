@@ -8,8 +8,8 @@ def clip_global_norm(model, limit):
     """Scale all gradients of ``model`` by min(1, limit / norm); norm = sqrt of the sum of all their squares.
 
     -> the norm before clipping.  Source: Pascanu, Mikolov and Bengio 2013, algorithm 1.
-    Raises ValueError for a limit that is not positive, FloatingPointError for a norm that is not finite: a scaled NaN is
-    still a NaN, and the next step of the optimizer would spread it over all weights."""
+    Raises ValueError for a limit that is not positive, FloatingPointError for a norm that is not finite: a scaled NaN
+    is still a NaN, and the next step of the optimizer would spread it over all weights."""
     if not limit > 0:
         raise ValueError(f"limit: expected a positive number, got {limit!r}")
     layers = [layer for _, layer in model.walk()]

@@ -22,8 +22,8 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     seed         of the shuffling
     progress     show a bar with the loss; it is silent where the output is no terminal
 
-    Raises ValueError where the numbers of sequences differ or are 0, FloatingPointError when a loss or a gradient is not finite:
-    the parameters are then those before that batch."""
+    Raises ValueError where the numbers of sequences differ or are 0, FloatingPointError when a loss or a gradient is
+    not finite: the parameters are then those before that batch."""
     epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
     loss_mask = mask if loss_mask is None else loss_mask
     for name, array in {"target": target, "mask": mask, "loss_mask": loss_mask}.items():

@@ -10,7 +10,8 @@ class Adam:
         p = p - rate * (m / (1 - beta1**t)) / (sqrt(v / (1 - beta2**t)) + epsilon)
 
     rate, betas, epsilon as in the paper, with its values by default.  One optimizer belongs to one model: its means are
-    kept by the names of the parameters.  Raises ValueError for a rate or epsilon that is not positive, or betas outside [0, 1).
+    kept by the names of the parameters.  Raises ValueError for a rate or an epsilon that is not positive, or a beta
+    outside [0, 1).
     """
 
     def __init__(self, rate=1e-3, betas=(0.9, 0.999), epsilon=1e-8):

@@ -1,0 +1,272 @@
+"""What the public objects promise: shapes, initial weights, caches that stay true, and errors that explain."""
+import copy
+import threading
+
+import numpy as np
+import pytest
+
+import minilstm
+from helpers import assert_close, random_batch, random_lstm, run, same_bits
+
+
+def test_shapes_and_names_are_as_documented():
+    net = minilstm.LSTM(3, 4, num_layers=2, bidirectional=True)
+    out, cache = net.forward(np.ones((5, 7, 3), "float32"))
+    assert (out.y.shape, out.h_n.shape, out.c_n.shape) == ((5, 7, 8), (2, 2, 5, 4), (2, 2, 5, 4))
+    dx, dh0, dc0 = net.backward(cache, out.y)
+    assert (dx.shape, dh0.shape, dc0.shape) == ((5, 7, 3), (2, 2, 5, 4), (2, 2, 5, 4))
+    shapes = {name: p.shape for name, p in net.params.items()}
+    assert shapes["weight_ih_l0_reverse"] == (16, 3) and shapes["weight_ih_l1"] == (16, 8)
+    assert shapes["weight_hh_l1_reverse"] == (16, 4) and shapes["bias_hh_l1"] == (16,) and len(shapes) == 16
+    assert {name: g.shape for name, g in net.grads.items()} == shapes
+
+
+def test_final_states_are_the_outputs_at_the_two_ends():
+    rng = np.random.default_rng(0)
+    net = random_lstm(rng, 3, 4, bidirectional=True)
+    out, _ = net.forward(rng.normal(size=(5, 7, 3)).astype("float32"))
+    assert same_bits(out.y[:, -1, :4], out.h_n[0, 0]) and same_bits(out.y[:, 0, 4:], out.h_n[0, 1])
+
+
+def test_initial_weights():
+    net = minilstm.LSTM(30, 40, dtype="float64", seed=3)
+    W, U = net.params["weight_ih_l0"], net.params["weight_hh_l0"].reshape(4, 40, 40)
+    limit = np.sqrt(6 / 70)
+    assert np.abs(W).max() <= limit and np.abs(W).max() > 0.99 * limit and abs(W.mean()) < 0.02 * limit
+    for block in U:
+        assert_close(block @ block.T, np.eye(40), "same formulas, float64")
+    b_ih = net.params["bias_ih_l0"].reshape(4, 40)
+    assert (b_ih[1] == 1).all() and not b_ih[[0, 2, 3]].any() and not net.params["bias_hh_l0"].any()
+
+
+def test_seed_decides_the_weights():
+    one, same, other = (minilstm.LSTM(3, 4, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(same_bits(one[name], same[name]) for name in one)
+    assert not np.array_equal(one["weight_ih_l0"], other["weight_ih_l0"])
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("B, T", [(0, 4), (3, 0), (0, 0)])
+def test_nothing_to_do_is_legal(B, T, backend):
+    rng = np.random.default_rng(1)
+    net = random_lstm(rng, 3, 4, bidirectional=True, backend=backend)
+    batch = random_batch(rng, net, B, T)
+    found = run(net, batch)
+    assert found["y"].shape == (B, T, 8) and found["dx"].shape == (B, T, 3)
+    assert same_bits(found["h_n"], batch["h0"]) and same_bits(found["dc0"], batch["dc_n"])
+    assert not any(found["d " + name].any() for name in net.params)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_odd_memory_layouts_and_read_only_arrays_are_welcome(backend):
+    rng = np.random.default_rng(2)
+    net = random_lstm(rng, 3, 4, backend=backend)
+    batch = random_batch(rng, net, B=5, T=6)
+    expected = run(net, batch)
+    odd = {}
+    for name, a in batch.items():
+        wide = np.repeat(a, 2, axis=-1)[..., ::2]           # every other number of a wider array
+        odd[name] = np.asfortranarray(wide) if name == "dy" else wide
+        odd[name].flags.writeable = False
+    found = run(net, odd)
+    assert all(same_bits(found[name], expected[name]) for name in expected)
+    dy = np.broadcast_to(np.float32(1), batch["dy"].shape)
+    assert_close(run(net, dict(odd, dy=dy))["dx"], run(net, dict(batch, dy=dy.copy()))["dx"], "same formulas, float32")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_cache_stays_true(backend):
+    """Whatever happens between forward and backward: other calls, changed inputs and outputs, new weights."""
+    rng = np.random.default_rng(3)
+    net = random_lstm(rng, 3, 4, bidirectional=True, backend=backend)
+    batch = random_batch(rng, net, B=5, T=6)
+    mask = rng.random((5, 6)) < 0.7
+    expected = run(net, batch, mask=mask)
+
+    mine = copy.deepcopy(batch)
+    my_mask = mask.copy()
+    out, cache = net.forward(mine["x"], mask=my_mask, h0=mine["h0"], c0=mine["c0"])
+    for array in (mine["x"], mine["h0"], mine["c0"], out.y, out.h_n, out.c_n):
+        array[:] = 7
+    my_mask[:] = False
+    run(net, random_batch(rng, net, B=2, T=3))
+    minilstm.Adam(0.1).step(net)
+    net.zero_grads()
+    dx, dh0, dc0 = net.backward(cache, batch["dy"], batch["dh_n"], batch["dc_n"])
+    assert same_bits(dx, expected["dx"]) and same_bits(dh0, expected["dh0"]) and same_bits(dc0, expected["dc0"])
+    assert all(same_bits(net.grads[name], expected["d " + name]) for name in net.grads)
+
+
+def test_weights_cannot_be_changed_behind_a_cache():
+    net = minilstm.LSTM(3, 4)
+    with pytest.raises(ValueError, match="read-only"):
+        net.params["weight_hh_l0"] *= 2
+    mine = np.ones((16, 4), "float32")
+    net.params["weight_hh_l0"] = mine
+    out, cache = net.forward(np.ones((1, 2, 3), "float32"))
+    before = net.backward(cache, out.y).dx
+    mine[:] = 5
+    assert same_bits(net.backward(cache, out.y).dx, before)
+
+
+def test_backward_adds_to_the_gradients():
+    rng = np.random.default_rng(4)
+    net = random_lstm(rng, 3, 4)
+    batch = random_batch(rng, net, B=2, T=3)
+    once = run(net, batch)["d weight_hh_l0"]
+    _, cache = net.forward(batch["x"], h0=batch["h0"], c0=batch["c0"])
+    net.backward(cache, batch["dy"], batch["dh_n"], batch["dc_n"])
+    assert same_bits(net.grads["weight_hh_l0"], once + once)
+
+
+def test_gradients_not_given_are_zero():
+    rng = np.random.default_rng(5)
+    net = random_lstm(rng, 3, 4)
+    batch = random_batch(rng, net, B=2, T=3)
+    out, cache = net.forward(batch["x"])
+    zeros = [np.zeros_like(a) for a in out]
+    for k, given in enumerate(("dy", "dh_n", "dc_n")):
+        full = zeros[:k] + [batch[given]] + zeros[k + 1:]
+        assert same_bits(net.backward(cache, **{given: batch[given]}).dx, net.backward(cache, *full).dx)
+
+
+def test_two_threads_may_use_one_layer_at_once():
+    """Outputs and input gradients are the bits of a single thread, and no weight gradient is lost."""
+    rng = np.random.default_rng(6)
+    net = random_lstm(rng, 40, 48)
+    batches = [random_batch(rng, net, B=24, T=30) for _ in range(3)]
+    expected = [run(net, batch) for batch in batches]
+    net.zero_grads()
+    found, start = {}, threading.Barrier(len(batches))
+
+    def work(k):
+        start.wait()
+        for turn in range(10):
+            b = batches[k]
+            out, cache = net.forward(b["x"], h0=b["h0"], c0=b["c0"])
+            found[k, turn] = out._asdict() | net.backward(cache, b["dy"], b["dh_n"], b["dc_n"])._asdict()
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(len(batches))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 30
+    for (k, _), result in found.items():
+        assert all(same_bits(result[name], expected[k][name]) for name in result)
+    for name, g in net.grads.items():
+        assert_close(g, 10 * sum(e["d " + name] for e in expected), "same formulas, float32", name)
+
+
+def test_state_dict_round_trip_and_its_errors():
+    one, two = (minilstm.Sequential(minilstm.LSTM(3, 4, seed=s), minilstm.Linear(4, 2, seed=s)) for s in (1, 2))
+    state = one.state_dict()
+    two.load_state_dict(state)
+    x = np.ones((2, 3, 3), "float32")
+    assert same_bits(one.forward(x)[0], two.forward(x)[0])
+    state["1.bias"][:] = 9
+    assert not two.layers[1].params["bias"].any(), "the layer keeps its own copy"
+
+    good = one.state_dict()
+    for spoilt, error, words in (
+        ({k: v for k, v in good.items() if k != "1.bias"}, KeyError, r"missing \['1.bias'\]"),
+        (good | {"2.bias": good["1.bias"]}, KeyError, r"got also \['2.bias'\]"),
+        (good | {"1.bias": np.zeros(3, "float32")}, ValueError, r"state\['1.bias'\]: expected .*\(2,\), got .*\(3,\)"),
+        (good | {"1.bias": np.zeros(2)}, TypeError, r"state\['1.bias'\]: expected .*float32 .* got float64 "),
+        (good | {"1.bias": [0, 0]}, TypeError, r"state\['1.bias'\]: .* got list"),
+    ):
+        before = two.state_dict()
+        with pytest.raises(error, match=words):
+            two.load_state_dict(spoilt)
+        assert all(same_bits(two.state_dict()[name], before[name]) for name in before), "nothing is half loaded"
+
+
+def test_a_shared_layer_is_one_set_of_parameters():
+    shared = minilstm.Linear(3, 3)
+    model = minilstm.Sequential(shared, shared)
+    assert list(model.state_dict()) == ["0.weight", "0.bias"]
+    assert minilstm.check_gradients(model, x=np.random.default_rng(0).normal(size=(4, 3))).ok
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+X = np.ones((2, 5, 3), "float32")
+MASK = np.ones((2, 5), bool)
+STATE = np.zeros((1, 1, 2, 4), "float32")
+
+BAD_FORWARD = {
+    "2-D x": ({"x": X[0]}, ValueError, r"x: expected float32 \(B, T, D=3\), got float32 \(5, 3\)"),
+    "4-D x": ({"x": X[None]}, ValueError, r"x: expected float32 \(B, T, D=3\), got float32 \(1, 2, 5, 3\)"),
+    "wrong width": ({"x": X[:, :, :2]}, ValueError, r"x: expected .*D=3\), got float32 \(2, 5, 2\)"),
+    "float64 x": ({"x": X.astype("float64")}, TypeError, r"x: expected float32 .* got float64 .*x.astype\('float32'\)"),
+    "integer x": ({"x": X.astype(int)}, TypeError, r"x: expected float32 .* got int64"),
+    "object x": ({"x": X.astype(object)}, TypeError, r"x: expected float32 .* got object"),
+    "complex x": ({"x": X.astype(complex)}, TypeError, r"x: expected float32 .* got complex128"),
+    "list x": ({"x": X.tolist()}, TypeError, r"x: expected a NumPy array .* got list"),
+    "no x": ({"x": None}, TypeError, r"x: expected a NumPy array .* got NoneType"),
+    "mask of another shape": ({"mask": MASK[:, :4]}, ValueError, r"mask: expected shape \(B=2, T=5\).* got \(2, 4\)"),
+    "transposed mask": ({"mask": MASK.T}, ValueError, r"mask: expected shape \(B=2, T=5\).* got \(5, 2\)"),
+    "3-D mask": ({"mask": MASK[:, :, None]}, ValueError, r"mask: expected shape .* got \(2, 5, 1\)"),
+    "integer mask": ({"mask": MASK.astype(int)}, TypeError, r"mask: expected a bool .* got int64 .*astype\(bool\)"),
+    "list mask": ({"mask": MASK.tolist()}, TypeError, r"mask: expected a bool array .* got list"),
+    "both": ({"mask": MASK, "lengths": [5, 5]}, ValueError, r"mask, lengths: expected at most one"),
+    "length above T": ({"lengths": [5, 6]}, ValueError, r"lengths: expected values from 0 to T=5, got 6 in row 1"),
+    "negative length": ({"lengths": [-1, 2]}, ValueError, r"lengths: expected values from 0 to T=5, got -1 in row 0"),
+    "float lengths": ({"lengths": [2.0, 3.0]}, TypeError, r"lengths: expected integers .* got float64"),
+    "bool lengths": ({"lengths": [True, True]}, TypeError, r"lengths: expected integers .* got bool"),
+    "too few lengths": ({"lengths": [2]}, ValueError, r"lengths: expected shape \(B=2,\), got \(1,\)"),
+    "h0 without layers": ({"h0": STATE[0, 0]}, ValueError, r"h0: expected float32 \(layers=1, dirs=1, B=2, H=4\), got"),
+    "c0 of another dtype": ({"c0": STATE.astype("float64")}, TypeError, r"c0: expected float32 .* got float64"),
+    "another masked_output": ({"masked_output": "last"}, ValueError, r"masked_output: expected one of 'zero', 'hold'"),
+}
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("name", BAD_FORWARD)
+def test_bad_input_is_named(name, backend):
+    arguments, error, words = BAD_FORWARD[name]
+    with pytest.raises(error, match=words):
+        minilstm.LSTM(3, 4, backend=backend).forward(**({"x": X} | arguments))
+
+
+@pytest.mark.parametrize("arguments, error, words", [
+    ({}, ValueError, "dy, dh_n, dc_n: expected at least one gradient"),
+    ({"dy": np.ones((2, 5, 3), "float32")}, ValueError, r"dy: expected float32 \(B=2, T=5, dirs\*H=4\), got float32"),
+    ({"dy": np.ones((2, 5, 4))}, TypeError, "dy: expected float32 .* got float64"),
+    ({"dh_n": np.ones((2, 4), "float32")}, ValueError, "dh_n: expected float32 .* got"),
+    ({"dc_n": 1.0}, TypeError, "dc_n: expected a NumPy array .* got float"),
+])
+def test_bad_gradients_are_named_and_add_nothing(arguments, error, words):
+    net = minilstm.LSTM(3, 4)
+    _, cache = net.forward(X)
+    with pytest.raises(error, match=words):
+        net.backward(cache, **arguments)
+    assert not any(g.any() for g in net.grads.values())
+
+
+@pytest.mark.parametrize("make, error, words", [
+    (lambda: minilstm.LSTM(0, 4), ValueError, "input_size: expected a positive integer, got 0"),
+    (lambda: minilstm.LSTM(3, 4.0), ValueError, "hidden_size: expected a positive integer, got 4.0"),
+    (lambda: minilstm.LSTM(3, True), ValueError, "hidden_size: expected a positive integer, got True"),
+    (lambda: minilstm.LSTM(3, 4, num_layers=-1), ValueError, "num_layers: expected a positive integer, got -1"),
+    (lambda: minilstm.LSTM(3, 4, bidirectional=2), TypeError, "bidirectional: expected True or False, got 2"),
+    (lambda: minilstm.LSTM(3, 4, dtype="float16"), ValueError, "dtype: expected one of 'float32', 'float64', got"),
+    (lambda: minilstm.LSTM(3, 4, backend="tpu"), ValueError, "backend: expected one of 'reference', 'cpu', got 'tpu'"),
+    (lambda: minilstm.Linear(3, 0), ValueError, "output_size: expected a positive integer, got 0"),
+    (lambda: minilstm.Linear(3, 1).forward(np.ones((2, 4), "float32")), ValueError, r"x: expected .*D=3\), got"),
+    (lambda: minilstm.Linear(3, 1).forward([1, 2, 3]), TypeError, "x: expected a float32 array .* got list"),
+    (lambda: minilstm.Sequential(), TypeError, "layers: expected one layer or more"),
+    (lambda: minilstm.Sequential(minilstm.Linear(1, 1), "relu"), TypeError, r"layers: expected .*'Linear', 'str'"),
+    (lambda: minilstm.Sequential(minilstm.Linear(1, 1), minilstm.Linear(1, 1, dtype="float64")), ValueError,
+     r"layers: expected one dtype, got \['float32', 'float64'\]"),
+])
+def test_bad_construction_is_named(make, error, words):
+    with pytest.raises(error, match=words):
+        make()
+
+
+def test_a_parameter_put_in_place_is_checked_when_used():
+    net = minilstm.LSTM(3, 4)
+    net.params["weight_hh_l0"] = np.ones((4, 16), "float32")
+    with pytest.raises(ValueError, match=r"params\['weight_hh_l0'\]: expected .*\(16, 4\), got .*\(4, 16\)"):
+        net.forward(X)

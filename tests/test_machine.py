@@ -1,0 +1,182 @@
+"""Compiled code is never stale, importing is cheap, threads behave."""
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import minilstm
+from minilstm.machine import threads
+
+PACKAGE = Path(minilstm.__file__).parent
+
+OUTPUTS = """
+import numpy as np
+from minilstm.cells import LSTM, Weights
+from minilstm.recurrence import cpu, reference
+rng = np.random.default_rng(0)
+weights = Weights(*(rng.normal(size=s) for s in ((12, 2), (12, 3), 12, 12)))
+x, mask, initial = rng.normal(size=(2, 4, 2)), np.ones((2, 4), bool), (np.ones((2, 3)), np.ones((2, 3)))
+for backend in (reference, cpu):
+    (h, c), _ = backend.forward(LSTM, weights, x, mask, initial)
+    print(repr(float(h.sum())), repr(float(c.sum())))
+from minilstm.machine.kernel import CACHE_FOLDER
+print(CACHE_FOLDER)
+"""
+
+
+def in_new_process(script, folder, **environment):
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def numbers(line):
+    return [float(text) for text in line.split()]
+
+
+def test_an_edited_formula_is_in_the_compiled_kernels_of_the_next_run(tmp_path):
+    """Numba's own cache would go on with the old machine code: it does not look at the file of the formula."""
+    shutil.copytree(PACKAGE, tmp_path / "minilstm", ignore=shutil.ignore_patterns("__pycache__"))
+    formulas = tmp_path / "minilstm" / "cells" / "lstm.py"
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+
+    def compiled_files():
+        return sorted(path for path in (tmp_path / "cache").rglob("*.nbc"))
+
+    reference, cpu, _ = in_new_process(OUTPUTS, tmp_path, **cache)
+    assert numbers(cpu) == pytest.approx(numbers(reference), rel=1e-12)
+    files = compiled_files()
+    assert files, "machine code is kept on disk"
+
+    assert in_new_process(OUTPUTS, tmp_path, **cache)[:2] == [reference, cpu]
+    assert compiled_files() == files, "and found again"
+
+    source = formulas.read_text()
+    assert source.count("    c = f * c_prev + i * g\n") == 1
+    formulas.write_text(source.replace("    c = f * c_prev + i * g\n", "    c = f * c_prev - i * g\n"))
+    reference_edited, cpu_edited, _ = in_new_process(OUTPUTS, tmp_path, **cache)
+    assert numbers(cpu_edited) == pytest.approx(numbers(reference_edited), rel=1e-12)
+    assert numbers(cpu_edited) != pytest.approx(numbers(cpu), rel=1e-3)
+
+
+def test_it_runs_where_no_cache_can_be_written(tmp_path):
+    """No home, no cache folder, no temporary one: everything is compiled anew, and works."""
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    home = {name: str(blocked / "below") for name in ("NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME")}
+    script = f"import tempfile; tempfile.tempdir = {str(blocked)!r}\n{OUTPUTS}"
+    reference, cpu, folder = in_new_process(script, PACKAGE.parent, **home)
+    assert numbers(cpu) == pytest.approx(numbers(reference), rel=1e-12) and folder == "None"
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid"), reason="file modes are a matter of POSIX systems")
+def test_cache_folder_is_private_and_old_ones_are_removed(tmp_path):
+    root = tmp_path / "minilstm"
+    (root / "old").mkdir(parents=True)
+    (root / "recent").mkdir()
+    os.utime(root / "old", (0, time.time() - 31 * 24 * 3600))
+    [folder] = in_new_process("from minilstm.machine.kernel import CACHE_FOLDER; print(CACHE_FOLDER)", PACKAGE.parent,
+                              NUMBA_CACHE_DIR=str(tmp_path))
+    assert Path(folder).parent == root and stat.S_IMODE(os.stat(folder).st_mode) == 0o700
+    assert sorted(path.name for path in root.iterdir()) == sorted(["recent", Path(folder).name])
+
+
+def test_import_is_cheap_and_compiles_nothing():
+    """At most half a second more than NumPy, the best of five; neither matplotlib nor CUDA; no kernel compiled."""
+    script = """
+import time, numpy
+start = time.perf_counter()
+import minilstm
+print(time.perf_counter() - start)
+import sys
+print([name for name in ("matplotlib", "numba.cuda", "torch") if name in sys.modules])
+from minilstm.cells import LSTM
+from minilstm.matmul import cpu as matmul
+from minilstm.recurrence import cpu
+print(sum(len(k.signatures) for k in (*cpu.kernels(LSTM), matmul._pack_panels, matmul._product_rows)))
+"""
+    runs = [in_new_process(script, PACKAGE.parent) for _ in range(5)]
+    assert min(float(seconds) for seconds, _, _ in runs) < 0.5
+    assert all(loaded == "[]" and compiled == "0" for _, loaded, compiled in runs)
+
+
+# -------------------------------------------------------------------------------------------------------------- threads
+
+@pytest.fixture
+def restored_threads():
+    before = minilstm.get_num_threads()
+    yield
+    minilstm.set_num_threads(before)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_spread_does_every_task_once(restored_threads, count):
+    minilstm.set_num_threads(count)
+    for tasks in (0, 1, 2, 100):
+        done = []
+        threads.spread(done.append, tasks)
+        assert sorted(done) == list(range(tasks))
+
+
+def test_spread_works_from_many_threads_and_inside_itself(restored_threads):
+    minilstm.set_num_threads(2)
+    done = []
+    outer = [threading.Thread(target=lambda: threads.spread(
+        lambda k: threads.spread(lambda j: done.append((k, j)), 5), 5)) for _ in range(4)]
+    for thread in outer:
+        thread.start()
+    for thread in outer:
+        thread.join(timeout=30)
+    assert len(done) == 100
+
+
+def test_an_error_in_a_task_reaches_the_caller(restored_threads):
+    minilstm.set_num_threads(3)
+
+    def task(k):
+        if k == 7:
+            raise RuntimeError("seven")
+
+    with pytest.raises(RuntimeError, match="seven"):
+        threads.spread(task, 10)
+    done = []
+    threads.spread(done.append, 10)
+    assert len(done) == 10, "the pool is as good as before"
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
+def test_bad_thread_counts_are_named(count):
+    with pytest.raises(ValueError, match="count: expected a positive integer, got"):
+        minilstm.set_num_threads(count)
+
+
+def test_thread_count_from_the_environment():
+    script = "import minilstm; print(minilstm.get_num_threads())"
+    assert in_new_process(script, PACKAGE.parent, MINILSTM_NUM_THREADS="3") == ["3"]
+    script = "import minilstm\ntry: minilstm.get_num_threads()\nexcept ValueError as error: print(error)"
+    [message] = in_new_process(script, PACKAGE.parent, MINILSTM_NUM_THREADS="many")
+    assert message == "MINILSTM_NUM_THREADS: expected a positive integer, got 'many'"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_has_threads_of_its_own():
+    script = """
+import os, sys
+from minilstm.machine import threads
+threads.set_num_threads(3)
+threads.spread(lambda k: None, 10)
+child = os.fork()
+done = []
+threads.spread(done.append, 50)
+if child == 0:
+    os._exit(len(done))
+print(len(done), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert in_new_process(script, PACKAGE.parent) == ["50 50"]

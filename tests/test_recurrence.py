@@ -1,0 +1,134 @@
+"""The compiled backend computes what the readable one defines, whatever the sizes, masks, directions and threads."""
+import inspect
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minilstm
+from helpers import assert_close, masks, random_batch, random_lstm, run, same_bits
+from minilstm.cells import LSTM, Weights
+from minilstm.matmul import cpu as matmul_cpu
+from minilstm.matmul import reference as matmul_reference
+from minilstm.recurrence import cpu, reference
+
+
+@pytest.fixture
+def threads():
+    before = minilstm.get_num_threads()
+    yield minilstm.set_num_threads
+    minilstm.set_num_threads(before)
+
+
+def test_backends_have_the_same_functions_and_parameters():
+    for one, other, names in ((reference, cpu, ["forward", "backward"]), (matmul_reference, matmul_cpu, ["product"])):
+        for name in names:
+            assert inspect.signature(getattr(one, name)) == inspect.signature(getattr(other, name))
+
+
+def test_reference_is_the_written_equations():
+    """One row, step by step, in scalar arithmetic that shares no code with the library."""
+    rng = np.random.default_rng(0)
+    D, H, T = 2, 3, 4
+    W, U, b_ih, b_hh = weights = Weights(*(rng.normal(size=s) for s in ((12, D), (12, H), 12, 12)))
+    x, h, c = (rng.normal(size=s) for s in ((1, T, D), H, H))
+    (found_h, found_c), _ = reference.forward(LSTM, weights, x, np.ones((1, T), bool), (h[None], c[None]))
+    for t in range(T):
+        from_x = [sum(W[k, d] * x[0, t, d] for d in range(D)) + b_ih[k] for k in range(12)]
+        a = [from_x[k] + sum(U[k, j] * h[j] for j in range(H)) + b_hh[k] for k in range(12)]
+        s = [1 / (1 + np.exp(-v)) for v in a]
+        c = np.array([s[3 + j] * c[j] + s[j] * np.tanh(a[6 + j]) for j in range(H)])
+        h = np.array([s[9 + j] * np.tanh(c[j]) for j in range(H)])
+        assert_close(found_h[0, t + 1], h, "same formulas, float64")
+        assert_close(found_c[0, t + 1], c, "same formulas, float64")
+
+
+@settings(max_examples=60, deadline=None)
+@given(B=st.integers(1, 12), T=st.integers(1, 9), D=st.integers(1, 20), H=st.integers(1, 20),
+       seed=st.integers(0, 2**32), bidirectional=st.booleans(), dtype=st.sampled_from(["float64", "float32"]))
+def test_cpu_equals_reference(B, T, D, H, seed, bidirectional, dtype):
+    rng = np.random.default_rng(seed)
+    nets = [random_lstm(np.random.default_rng(seed), D, H, bidirectional=bidirectional, dtype=dtype, backend=backend)
+            for backend in ("reference", "cpu")]
+    batch = random_batch(rng, nets[0], B, T)
+    for mask in masks(rng, B, T).values():
+        expected, found = (run(net, batch, mask=mask) for net in nets)
+        for name in expected:
+            assert found[name].dtype == dtype
+            assert_close(found[name], expected[name], f"same formulas, {dtype}", name)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_same_bits_for_any_number_of_threads(threads, dtype):
+    rng = np.random.default_rng(1)
+    net = random_lstm(rng, 30, 40, dtype=dtype)
+    batch = random_batch(rng, net, B=37, T=60)
+    mask = masks(rng, 37, 60)["right"]
+    found = []
+    for count in (1, 2, 3, 7):
+        threads(count)
+        assert len(cpu.deal(mask, 1e9)) >= count, "the work is meant to be shared"
+        found.append(run(net, batch, mask=mask))
+    for other in found[1:]:
+        assert all(same_bits(other[name], found[0][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_row_does_not_depend_on_the_batch_around_it(backend):
+    rng = np.random.default_rng(2)
+    net = random_lstm(rng, 3, 5, backend=backend, dtype="float64")
+    batch = random_batch(rng, net, B=11, T=6)
+    whole = run(net, batch)
+    order = rng.permutation(11)
+    permuted = run(net, {name: a[:, :, order] if a.ndim == 4 else a[order] for name, a in batch.items()})
+    for name in ("y", "dx"):
+        assert_close(permuted[name], whole[name][order], "same formulas, float64")
+        assert backend == "reference" or same_bits(permuted[name], whole[name][order])
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_chunks_with_carried_state_are_the_whole(backend):
+    rng = np.random.default_rng(3)
+    net = random_lstm(rng, 3, 5, backend=backend)
+    batch = random_batch(rng, net, B=4, T=7)
+    mask = masks(rng, 4, 7)["holes"]
+    whole, _ = net.forward(batch["x"], mask=mask, h0=batch["h0"], c0=batch["c0"])
+    first, _ = net.forward(batch["x"][:, :3], mask=mask[:, :3], h0=batch["h0"], c0=batch["c0"])
+    second, _ = net.forward(batch["x"][:, 3:], mask=mask[:, 3:], h0=first.h_n, c0=first.c_n)
+    assert same_bits(np.concatenate([first.y, second.y], axis=1), whole.y)
+    assert same_bits(second.h_n, whole.h_n) and same_bits(second.c_n, whole.c_n)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_backward_direction_is_the_forward_one_on_reversed_time(backend):
+    rng = np.random.default_rng(4)
+    both = random_lstm(rng, 3, 5, bidirectional=True, backend=backend)
+    forward_only = minilstm.LSTM(3, 5, backend=backend)
+    for name in forward_only.params:
+        forward_only.params[name] = both.params[name + "_reverse"]
+    batch = random_batch(rng, both, B=4, T=6)
+    mask = masks(rng, 4, 6)["holes"]
+    out, _ = both.forward(batch["x"], mask=mask, h0=batch["h0"], c0=batch["c0"])
+    flipped, _ = forward_only.forward(
+        batch["x"][:, ::-1], mask=mask[:, ::-1], h0=batch["h0"][:, 1:], c0=batch["c0"][:, 1:])
+    assert same_bits(out.y[:, :, 5:], flipped.y[:, ::-1])
+    assert same_bits(out.h_n[:, 1], flipped.h_n[:, 0]) and same_bits(out.c_n[:, 1], flipped.c_n[:, 0])
+
+
+# ------------------------------------------------------------------------------------------------- the matrix product
+
+@settings(max_examples=60, deadline=None)
+@given(M=st.integers(0, 150), K=st.integers(0, 600), N=st.integers(1, 50), seed=st.integers(0, 2**32),
+       transpose_a=st.booleans(), transpose_b=st.booleans(), dtype=st.sampled_from(["float64", "float32"]))
+def test_product_is_numpys(M, K, N, seed, transpose_a, transpose_b, dtype):
+    rng = np.random.default_rng(seed)
+    A = rng.normal(size=(K, M)).astype(dtype).T if transpose_a else rng.normal(size=(M, K)).astype(dtype)
+    B = rng.normal(size=(N, K)).astype(dtype).T if transpose_b else rng.normal(size=(K, N)).astype(dtype)
+    bias = rng.normal(size=N).astype(dtype)
+    found = matmul_cpu.product(A, B, bias)
+    assert found.dtype == dtype
+    assert_close(found, A.astype("float64") @ B + bias, f"same formulas, {dtype}")
+    if M:
+        row = int(rng.integers(M))
+        assert same_bits(matmul_cpu.product(np.ascontiguousarray(A[row:row + 1]), B, bias)[0], found[row])
