@@ -45,6 +45,13 @@ def test_seed_decides_the_weights():
     assert not np.array_equal(one["weight_ih_l0"], other["weight_ih_l0"])
 
 
+def test_layers_with_one_seed_draw_different_numbers():
+    """Weights that repeat each other's random numbers are proportional: correlation 1."""
+    lstm, linear = minilstm.LSTM(1, 50, seed=0), minilstm.Linear(50, 4, seed=0)
+    pair = lstm.params["weight_ih_l0"].ravel(), linear.params["weight"].ravel()
+    assert abs(np.corrcoef(*pair)[0, 1]) < 0.3
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("B, T", [(0, 4), (3, 0), (0, 0)])
 def test_nothing_to_do_is_legal(B, T, backend):
@@ -252,6 +259,8 @@ def test_bad_gradients_are_named_and_add_nothing(arguments, error, words):
     (lambda: minilstm.LSTM(3, 4, bidirectional=2), TypeError, "bidirectional: expected True or False, got 2"),
     (lambda: minilstm.LSTM(3, 4, dtype="float16"), ValueError, "dtype: expected one of 'float32', 'float64', got"),
     (lambda: minilstm.LSTM(3, 4, backend="tpu"), ValueError, "backend: expected one of 'reference', 'cpu', got 'tpu'"),
+    (lambda: minilstm.LSTM(3, 4, seed=-1), ValueError, "seed: expected an integer, 0 or more, got -1"),
+    (lambda: minilstm.Linear(3, 4, seed=0.5), ValueError, "seed: expected an integer, 0 or more, got 0.5"),
     (lambda: minilstm.Linear(3, 0), ValueError, "output_size: expected a positive integer, got 0"),
     (lambda: minilstm.Linear(3, 1).forward(np.ones((2, 4), "float32")), ValueError, r"x: expected .*D=3\), got"),
     (lambda: minilstm.Linear(3, 1).forward([1, 2, 3]), TypeError, "x: expected a float32 array .* got list"),

@@ -1,5 +1,6 @@
 """What all layers share: named parameters, their gradients, and how both are reached from outside."""
 import copy
+import numbers
 import threading
 
 import numpy as np
@@ -96,6 +97,17 @@ class Layer:
         with _adding:
             for name, d in gradients.items():
                 self.grads[name] += d
+
+
+def stream(seed, *identity):
+    """The random stream of a layer's initial weights, from its seed, kind and sizes.
+
+    Two kinds of layer with one seed must not draw the same numbers: a Linear that repeats the weights of the LSTM below
+    it starts, and often ends, as a worse model."""
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f"seed: expected an integer, 0 or more, got {seed!r}")
+    words = [ord(letter) for word in identity for letter in f"{word},"]
+    return np.random.default_rng([seed, *words])
 
 
 def frozen(array):

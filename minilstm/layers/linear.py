@@ -6,7 +6,7 @@ import numpy as np
 
 from ..matmul import cpu, reference
 from .arguments import FLOATS, describe, floats, one_of, positive
-from .layer import Layer
+from .layer import Layer, stream
 
 BACKENDS = {"reference": reference, "cpu": cpu}
 
@@ -33,7 +33,7 @@ class Linear(Layer):
         super().__init__(one_of("dtype", dtype, FLOATS), one_of("backend", backend, tuple(BACKENDS)))
         self.input_size = D = positive("input_size", input_size)
         self.output_size = F = positive("output_size", output_size)
-        rng = np.random.default_rng(seed)
+        rng = stream(seed, "Linear", D, F)
         limit = np.sqrt(6 / (D + F))                    # Glorot and Bengio 2010, equation 16
         self._own("weight", rng.uniform(-limit, limit, (F, D)))
         if bias:

@@ -8,7 +8,7 @@ from ..cells import Weights
 from ..masking.reference import hold, hold_backward, select
 from ..recurrence import cpu, reference
 from .arguments import FLOATS, flag, floats, mask_of, one_of, positive
-from .layer import Layer
+from .layer import Layer, stream
 
 BACKENDS = {"reference": reference, "cpu": cpu}
 
@@ -49,7 +49,7 @@ class Recurrent(Layer):
         self.num_layers = positive("num_layers", num_layers)
         self.bidirectional = flag("bidirectional", bidirectional)
         self.directions = ("", "_reverse") if self.bidirectional else ("",)
-        rng = np.random.default_rng(seed)
+        rng = stream(seed, self.cell.name, self.input_size, self.hidden_size)
         for layer in range(self.num_layers):
             D = self.input_size if layer == 0 else len(self.directions) * self.hidden_size
             for direction in self.directions:

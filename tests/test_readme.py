@@ -1,0 +1,34 @@
+"""The README's examples run, and print what the README says they print."""
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README.read_text(), re.DOTALL)
+NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e-?\+?\d+)?")
+
+
+@pytest.mark.parametrize("code, printed", EXAMPLES)
+def test_example_prints_what_is_written(code, printed):
+    """The same words; the same numbers within 0.1 or, for errors near zero, a factor of a thousand: their last digits
+    are the machine's."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(code, "README.md", "exec"), {})
+    found = output.getvalue()
+    assert NUMBER.sub("#", found).split() == NUMBER.sub("#", printed).split()
+    for number, expected in zip(map(float, NUMBER.findall(found)), map(float, NUMBER.findall(printed))):
+        tiny = abs(expected) < 1e-3
+        assert abs(number) <= 1000 * abs(expected) if tiny else abs(number - expected) < 0.1
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) == 2
+
+
+def test_files_of_the_reading_order_exist():
+    for path in re.findall(r"`((?:minilstm|tests|tutorials|benchmarks)/[\w/.]+)`", README.read_text()):
+        assert (README.parent / path).exists(), path
