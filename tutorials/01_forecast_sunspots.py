@@ -9,8 +9,8 @@
 # * **linear autoregression**, AR(p): next year is a weighted sum of the last p years, the weights found by least
 #   squares.  For a short series this is a strong opponent.
 #
-# Run it:  `python tutorials/01_forecast_sunspots.py`.  It takes well under a minute, with the compilation of the kernels
-# on their first use.  The picture is saved beside it.
+# Run it:  `python tutorials/01_forecast_sunspots.py`.  It takes well under a minute, compiling the kernels on the
+# first use included.  The picture is saved beside it.
 
 # %%
 import time
