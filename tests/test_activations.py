@@ -70,7 +70,7 @@ def test_ends_are_exact_and_nan_stays_nan(dtype):
 def test_loops_over_formulas_become_vector_instructions():
     """Left to itself the compiler calls the formulas one number at a time, many times slower."""
     matrix = numba.float32[:, ::1]
-    row = numba.njit((matrix, matrix, matrix, matrix), **SETTINGS)(lstm.forward_row)
+    row = numba.njit((matrix, matrix, matrix, matrix, matrix), **SETTINGS)(lstm.forward_row)
     [assembly] = row.inspect_asm().values()
     vector_divisions = re.findall(r"divps|fdiv\tv\d+\.4s|fdiv\s+v\d+\.4s", assembly)
     assert len(vector_divisions) >= 5, "five activations, a vector division in each"

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import assert_close, masks, random_batch, random_lstm, run
+from helpers import KINDS, assert_close, masks, random_batch, random_layer, random_lstm, run, states_of
 from minilstm import check_gradients
 from minilstm.cells import lstm
 
@@ -12,17 +12,29 @@ BACKENDS = ["reference", "cpu"]
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("pattern", masks(np.random.default_rng(0), 3, 4))
-def test_lstm_under_every_mask(pattern, bidirectional, backend):
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layer_under_every_mask(kind, num_layers, bidirectional, backend):
     """All of x, h0, c0, weights and biases, with dy, dh_n and dc_n random; complex step to 1e-10, in float64."""
     rng = np.random.default_rng(1)
-    net = random_lstm(rng, 2, 3, bidirectional=bidirectional, backend=backend)
+    net = random_layer(rng, kind, 2, 3, num_layers=num_layers, bidirectional=bidirectional, backend=backend)
     batch = random_batch(rng, net, B=3, T=4)
-    mask = masks(rng, 3, 4)[pattern]
-    report = check_gradients(net, x=batch["x"], h0=batch["h0"], c0=batch["c0"], mask=mask)
-    assert report.ok, f"\n{report}"
-    assert len(report.rows) == 3 + 4 * (1 + bidirectional)
-    if pattern != "all empty":
+    for pattern, mask in masks(rng, 3, 4).items():
+        report = check_gradients(net, max_entries=6, x=batch["x"], mask=mask, **states_of(batch))
+        assert report.ok, f"{pattern}\n{report}"
+        assert [row.name for row in report.rows] == ["x", *states_of(batch), *net.params]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_number_of_one_layer(kind, bidirectional, backend):
+    rng = np.random.default_rng(2)
+    net = random_layer(rng, kind, 2, 3, bidirectional=bidirectional, backend=backend)
+    batch = random_batch(rng, net, B=3, T=4)
+    for pattern in ("none", "right", "left", "holes"):
+        report = check_gradients(net, x=batch["x"], mask=masks(rng, 3, 4)[pattern], **states_of(batch))
+        assert report.ok, f"\n{report}"
         assert all(row.largest > 1e-3 for row in report.rows), f"a gradient that is zero proves nothing\n{report}"
 
 
@@ -137,5 +149,10 @@ def test_checker_says_what_it_cannot_use():
     net = minilstm.Linear(2, 1)
     with pytest.raises(ValueError, match="methods: expected some of .* got \\['magic'\\]"):
         check_gradients(net, methods=("magic",), x=np.ones((3, 2)))
-    with pytest.raises(ValueError, match="inputs: expected a floating-point array"):
-        check_gradients(net, x=np.ones((3, 2), int))
+    with pytest.raises(ValueError, match="methods: expected some of .* got \\[\\]"):
+        check_gradients(net, methods=(), x=np.ones((3, 2)))
+
+
+def test_a_gradient_that_is_zero_throughout_is_not_called_ok():
+    report = check_gradients(minilstm.LSTM(2, 1), x=np.ones((2, 3, 2)), lengths=[0, 0])
+    assert {line.split()[-1] for line in str(report).splitlines()[1:-1]} == {"zero"}

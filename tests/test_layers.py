@@ -137,6 +137,18 @@ def test_gradients_not_given_are_zero():
         assert same_bits(net.backward(cache, **{given: batch[given]}).dx, net.backward(cache, *full).dx)
 
 
+def test_no_gradient_is_lost_between_threads():
+    """Arrays so large that two additions without a lock collide."""
+    net = minilstm.Linear(1000, 1000)
+    ones = {name: np.ones_like(p) for name, p in net.params.items()}
+    threads = [threading.Thread(target=lambda: [net._add_grads(ones) for _ in range(50)]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all((g == 100).all() for g in net.grads.values())
+
+
 def test_two_threads_may_use_one_layer_at_once():
     """Outputs and input gradients are the bits of a single thread, and no weight gradient is lost."""
     rng = np.random.default_rng(6)
@@ -202,25 +214,27 @@ MASK = np.ones((2, 5), bool)
 STATE = np.zeros((1, 1, 2, 4), "float32")
 
 BAD_FORWARD = {
-    "2-D x": ({"x": X[0]}, ValueError, r"x: expected float32 \(B, T, D=3\), got float32 \(5, 3\)"),
+    "2-D x": ({"x": X[0]}, ValueError, r"x: expected float32 \(B, T, D=3\), got float32 \(5, 3\); x\[None\] makes"),
+    "masked array": ({"x": np.ma.masked_invalid(X)}, TypeError, r"x: expected a plain NumPy array .* got MaskedArray"),
     "4-D x": ({"x": X[None]}, ValueError, r"x: expected float32 \(B, T, D=3\), got float32 \(1, 2, 5, 3\)"),
     "wrong width": ({"x": X[:, :, :2]}, ValueError, r"x: expected .*D=3\), got float32 \(2, 5, 2\)"),
     "float64 x": ({"x": X.astype("float64")}, TypeError, r"x: expected float32 .* got float64 .*x.astype\('float32'\)"),
     "integer x": ({"x": X.astype(int)}, TypeError, r"x: expected float32 .* got int64"),
     "object x": ({"x": X.astype(object)}, TypeError, r"x: expected float32 .* got object"),
     "complex x": ({"x": X.astype(complex)}, TypeError, r"x: expected float32 .* got complex128"),
-    "list x": ({"x": X.tolist()}, TypeError, r"x: expected a NumPy array .* got list"),
-    "no x": ({"x": None}, TypeError, r"x: expected a NumPy array .* got NoneType"),
+    "list x": ({"x": X.tolist()}, TypeError, r"x: expected a plain NumPy array .* got list"),
+    "no x": ({"x": None}, TypeError, r"x: expected a plain NumPy array .* got NoneType"),
     "mask of another shape": ({"mask": MASK[:, :4]}, ValueError, r"mask: expected shape \(B=2, T=5\).* got \(2, 4\)"),
     "transposed mask": ({"mask": MASK.T}, ValueError, r"mask: expected shape \(B=2, T=5\).* got \(5, 2\)"),
     "3-D mask": ({"mask": MASK[:, :, None]}, ValueError, r"mask: expected shape .* got \(2, 5, 1\)"),
-    "integer mask": ({"mask": MASK.astype(int)}, TypeError, r"mask: expected a bool .* got int64 .*astype\(bool\)"),
+    "integer mask": ({"mask": MASK.astype(int)}, TypeError, r"mask: expected a bool .* got int64 .*dtype=bool\)"),
     "list mask": ({"mask": MASK.tolist()}, TypeError, r"mask: expected a bool array .* got list"),
     "both": ({"mask": MASK, "lengths": [5, 5]}, ValueError, r"mask, lengths: expected at most one"),
     "length above T": ({"lengths": [5, 6]}, ValueError, r"lengths: expected values from 0 to T=5, got 6 in row 1"),
     "negative length": ({"lengths": [-1, 2]}, ValueError, r"lengths: expected values from 0 to T=5, got -1 in row 0"),
     "float lengths": ({"lengths": [2.0, 3.0]}, TypeError, r"lengths: expected integers .* got float64"),
     "bool lengths": ({"lengths": [True, True]}, TypeError, r"lengths: expected integers .* got bool"),
+    "ragged lengths": ({"lengths": [[1], [2, 3]]}, ValueError, r"lengths: expected shape \(B=2,\), got rows of"),
     "too few lengths": ({"lengths": [2]}, ValueError, r"lengths: expected shape \(B=2,\), got \(1,\)"),
     "h0 without layers": ({"h0": STATE[0, 0]}, ValueError, r"h0: expected float32 \(layers=1, dirs=1, B=2, H=4\), got"),
     "c0 of another dtype": ({"c0": STATE.astype("float64")}, TypeError, r"c0: expected float32 .* got float64"),
@@ -241,7 +255,7 @@ def test_bad_input_is_named(name, backend):
     ({"dy": np.ones((2, 5, 3), "float32")}, ValueError, r"dy: expected float32 \(B=2, T=5, dirs\*H=4\), got float32"),
     ({"dy": np.ones((2, 5, 4))}, TypeError, "dy: expected float32 .* got float64"),
     ({"dh_n": np.ones((2, 4), "float32")}, ValueError, "dh_n: expected float32 .* got"),
-    ({"dc_n": 1.0}, TypeError, "dc_n: expected a NumPy array .* got float"),
+    ({"dc_n": 1.0}, TypeError, "dc_n: expected a plain NumPy array .* got float"),
 ])
 def test_bad_gradients_are_named_and_add_nothing(arguments, error, words):
     net = minilstm.LSTM(3, 4)
@@ -251,12 +265,41 @@ def test_bad_gradients_are_named_and_add_nothing(arguments, error, words):
     assert not any(g.any() for g in net.grads.values())
 
 
+def test_a_cache_of_something_else_is_refused():
+    net, deeper, wider = minilstm.LSTM(3, 4), minilstm.LSTM(3, 4, num_layers=2), minilstm.LSTM(3, 5)
+    dy = np.ones((2, 5, 4), "float32")
+    for other in (deeper, wider):
+        with pytest.raises(ValueError, match="cache: expected one of this layer"):
+            net.backward(other.forward(X)[1], dy)
+    for layer in (net, minilstm.Linear(3, 4)):
+        with pytest.raises(TypeError, match="cache: expected what forward returned beside its output, got float32"):
+            layer.backward(X, dy)
+    assert not any(g.any() for g in net.grads.values())
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.dtype("float64"), "float64", float])
+def test_a_dtype_may_be_given_in_any_form(dtype):
+    assert minilstm.LSTM(3, 4, dtype=dtype).params["weight_ih_l0"].dtype == np.float64
+
+
+def test_linear_without_bias():
+    net = minilstm.Linear(3, 2, bias=False, dtype="float64")
+    x = np.random.default_rng(0).normal(size=(4, 3))
+    assert list(net.params) == ["weight"] and minilstm.check_gradients(net, x=x).ok
+    assert_close(net.forward(x)[0], x @ net.params["weight"].T, "same formulas, float64")
+
+
 @pytest.mark.parametrize("make, error, words", [
     (lambda: minilstm.LSTM(0, 4), ValueError, "input_size: expected a positive integer, got 0"),
     (lambda: minilstm.LSTM(3, 4.0), ValueError, "hidden_size: expected a positive integer, got 4.0"),
     (lambda: minilstm.LSTM(3, True), ValueError, "hidden_size: expected a positive integer, got True"),
     (lambda: minilstm.LSTM(3, 4, num_layers=-1), ValueError, "num_layers: expected a positive integer, got -1"),
     (lambda: minilstm.LSTM(3, 4, bidirectional=2), TypeError, "bidirectional: expected True or False, got 2"),
+    (lambda: minilstm.LSTM(3, 4, peephole=True, coupled=True), ValueError, "peephole, coupled: expected at most one"),
+    (lambda: minilstm.LSTM(3, 4, peephole=1), TypeError, "peephole: expected True or False, got 1"),
+    (lambda: minilstm.RNN(3, 4, activation="gelu"), ValueError, "activation: expected one of 'tanh', 'relu', got"),
+    (lambda: minilstm.LSTM(3, 4, dtype=None), ValueError, "dtype: expected one of 'float32', 'float64', got None"),
+    (lambda: minilstm.LSTM(3, 4).astype("int32"), ValueError, "dtype: expected one of .*, got 'int32'"),
     (lambda: minilstm.LSTM(3, 4, dtype="float16"), ValueError, "dtype: expected one of 'float32', 'float64', got"),
     (lambda: minilstm.LSTM(3, 4, backend="tpu"), ValueError, "backend: expected one of 'reference', 'cpu', got 'tpu'"),
     (lambda: minilstm.LSTM(3, 4, seed=-1), ValueError, "seed: expected an integer, 0 or more, got -1"),
@@ -264,8 +307,9 @@ def test_bad_gradients_are_named_and_add_nothing(arguments, error, words):
     (lambda: minilstm.Linear(3, 0), ValueError, "output_size: expected a positive integer, got 0"),
     (lambda: minilstm.Linear(3, 1).forward(np.ones((2, 4), "float32")), ValueError, r"x: expected .*D=3\), got"),
     (lambda: minilstm.Linear(3, 1).forward([1, 2, 3]), TypeError, "x: expected a float32 array .* got list"),
-    (lambda: minilstm.Sequential(), TypeError, "layers: expected one layer or more"),
-    (lambda: minilstm.Sequential(minilstm.Linear(1, 1), "relu"), TypeError, r"layers: expected .*'Linear', 'str'"),
+    (lambda: minilstm.Sequential(), TypeError, "layers: expected layers, one or more"),
+    (lambda: minilstm.Sequential(minilstm.Linear(1, 1), "relu"), TypeError, r"layers: .*'Linear', 'str'"),
+    (lambda: minilstm.Sequential([minilstm.Linear(1, 1)]), TypeError, r"layers: .* of their own, .*'list'"),
     (lambda: minilstm.Sequential(minilstm.Linear(1, 1), minilstm.Linear(1, 1, dtype="float64")), ValueError,
      r"layers: expected one dtype, got \['float32', 'float64'\]"),
 ])

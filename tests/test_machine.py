@@ -10,20 +10,25 @@ from pathlib import Path
 
 import pytest
 
+from numba.core.caching import FunctionCache
+
 import minilstm
+from minilstm.cells import LSTM_CELL
 from minilstm.machine import threads
+from minilstm.machine.kernel import CACHE_FOLDER
+from minilstm.recurrence import cpu
 
 PACKAGE = Path(minilstm.__file__).parent
 
 OUTPUTS = """
 import numpy as np
-from minilstm.cells import LSTM, Weights
+from minilstm.cells import LSTM_CELL, Weights
 from minilstm.recurrence import cpu, reference
 rng = np.random.default_rng(0)
-weights = Weights(*(rng.normal(size=s) for s in ((12, 2), (12, 3), 12, 12)))
+weights = Weights(*(rng.normal(size=s) for s in ((12, 2), (12, 3), 12, 12, (0, 3))))
 x, mask, initial = rng.normal(size=(2, 4, 2)), np.ones((2, 4), bool), (np.ones((2, 3)), np.ones((2, 3)))
 for backend in (reference, cpu):
-    (h, c), _ = backend.forward(LSTM, weights, x, mask, initial)
+    (h, c), _ = backend.forward(LSTM_CELL, weights, x, mask, initial)
     print(repr(float(h.sum())), repr(float(c.sum())))
 from minilstm.machine.kernel import CACHE_FOLDER
 print(CACHE_FOLDER)
@@ -76,16 +81,62 @@ def test_it_runs_where_no_cache_can_be_written(tmp_path):
     assert numbers(cpu) == pytest.approx(numbers(reference), rel=1e-12) and folder == "None"
 
 
+def test_it_runs_where_there_is_no_home(tmp_path):
+    """Python itself cannot name a home: HOME is unset, and the user is in no list of users."""
+    script = """
+import os
+os.path.expanduser = lambda path: path
+from minilstm.machine.kernel import CACHE_FOLDER
+print(CACHE_FOLDER)
+"""
+    [folder] = in_new_process(script, PACKAGE.parent, NUMBA_CACHE_DIR="", XDG_CACHE_HOME="", TMPDIR=str(tmp_path))
+    assert Path(folder).parent.parent == tmp_path
+
+
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="file modes are a matter of POSIX systems")
-def test_cache_folder_is_private_and_old_ones_are_removed(tmp_path):
-    root = tmp_path / "minilstm"
-    (root / "old").mkdir(parents=True)
-    (root / "recent").mkdir()
-    os.utime(root / "old", (0, time.time() - 31 * 24 * 3600))
+def test_cache_folder_is_private_and_only_old_ones_of_ours_are_removed(tmp_path):
+    root, long_ago = tmp_path / "minilstm-kernels", time.time() - 31 * 24 * 3600
+    ours_old, ours_recent, foreign = root / "0123456789abcdef0123", root / "3210fedcba9876543210", root / "precious"
+    for folder in (ours_old, ours_recent, foreign, tmp_path / "target"):
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0 if folder == ours_recent else long_ago))
+    os.utime(ours_recent)
+    (root / "aaaaaaaaaaaaaaaaaaaa").symlink_to(tmp_path / "target")
+    (root / "bbbbbbbbbbbbbbbbbbbb").symlink_to(tmp_path / "nowhere")
     [folder] = in_new_process("from minilstm.machine.kernel import CACHE_FOLDER; print(CACHE_FOLDER)", PACKAGE.parent,
                               NUMBA_CACHE_DIR=str(tmp_path))
     assert Path(folder).parent == root and stat.S_IMODE(os.stat(folder).st_mode) == 0o700
-    assert sorted(path.name for path in root.iterdir()) == sorted(["recent", Path(folder).name])
+    assert not ours_old.exists() and ours_recent.exists() and foreign.exists() and (tmp_path / "target").exists()
+
+
+def test_formulas_from_outside_the_package_are_never_cached():
+    """Their sources are not in the name of the cache folder."""
+    def forward_row(a, own, before, after, saved):
+        after[0, 0] = a[0, 0]
+
+    for cell, cached in ((LSTM_CELL, True), (LSTM_CELL._replace(forward_row=forward_row), False)):
+        for compiled in cpu.kernels(cell):
+            assert isinstance(compiled._cache, FunctionCache) == (cached and CACHE_FOLDER is not None)
+
+
+def test_kernels_made_in_many_threads_go_to_our_folder(tmp_path):
+    """Numba's cache folder is a global that is ours only while we decorate."""
+    script = """
+import sys, threading, numba
+sys.setswitchinterval(1e-6)
+from minilstm.cells.activations import d_tanh
+from minilstm.machine.kernel import CACHE_FOLDER, kernel
+made, start = [], threading.Barrier(8)
+def work():
+    start.wait()
+    for _ in range(20):
+        made.append(kernel(d_tanh))
+threads = [threading.Thread(target=work) for _ in range(8)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(all(k._cache.cache_path.startswith(str(CACHE_FOLDER)) for k in made), len(made), numba.config.CACHE_DIR)
+"""
+    [line] = in_new_process(script, PACKAGE.parent, NUMBA_CACHE_DIR=str(tmp_path))
+    assert line == f"True 160 {tmp_path}"
 
 
 def test_import_is_cheap_and_compiles_nothing():
@@ -97,10 +148,10 @@ import minilstm
 print(time.perf_counter() - start)
 import sys
 print([name for name in ("matplotlib", "numba.cuda", "torch") if name in sys.modules])
-from minilstm.cells import LSTM
+from minilstm.cells import LSTM_CELL
 from minilstm.matmul import cpu as matmul
 from minilstm.recurrence import cpu
-print(sum(len(k.signatures) for k in (*cpu.kernels(LSTM), matmul._pack_panels, matmul._product_rows)))
+print(sum(len(k.signatures) for k in (*cpu.kernels(LSTM_CELL), matmul._pack_panels, matmul._product_rows)))
 """
     runs = [in_new_process(script, PACKAGE.parent) for _ in range(5)]
     assert min(float(seconds) for seconds, _, _ in runs) < 0.5
@@ -118,18 +169,33 @@ def restored_threads():
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_spread_does_every_task_once(restored_threads, count):
-    minilstm.set_num_threads(count)
+    minilstm.set_num_threads(5)
     for tasks in (0, 1, 2, 100):
         done = []
-        threads.spread(done.append, tasks)
+        threads.spread(done.append, tasks, count)
         assert sorted(done) == list(range(tasks))
+
+
+def test_spread_uses_as_many_threads_as_it_may(restored_threads):
+    """Three tasks that wait for each other can only end side by side; with one thread all run on the caller's."""
+    minilstm.set_num_threads(3)
+    meeting = threading.Barrier(3)
+    threads.spread(lambda k: meeting.wait(timeout=30), 3, 3)
+    names = set()
+    threads.spread(lambda k: names.add(threading.current_thread().name), 20, 1)
+    assert names == {threading.current_thread().name}
+
+
+def test_small_work_stays_on_the_calling_thread(restored_threads):
+    minilstm.set_num_threads(4)
+    assert [threads.threads_for(work) for work in (0, 1e5, 3e6, 5e6, 1e12)] == [1, 1, 1, 2, 4]
 
 
 def test_spread_works_from_many_threads_and_inside_itself(restored_threads):
     minilstm.set_num_threads(2)
     done = []
     outer = [threading.Thread(target=lambda: threads.spread(
-        lambda k: threads.spread(lambda j: done.append((k, j)), 5), 5)) for _ in range(4)]
+        lambda k: threads.spread(lambda j: done.append((k, j)), 5, 2), 5, 2)) for _ in range(4)]
     for thread in outer:
         thread.start()
     for thread in outer:
@@ -145,9 +211,9 @@ def test_an_error_in_a_task_reaches_the_caller(restored_threads):
             raise RuntimeError("seven")
 
     with pytest.raises(RuntimeError, match="seven"):
-        threads.spread(task, 10)
+        threads.spread(task, 10, 3)
     done = []
-    threads.spread(done.append, 10)
+    threads.spread(done.append, 10, 3)
     assert len(done) == 10, "the pool is as good as before"
 
 
@@ -166,17 +232,43 @@ def test_thread_count_from_the_environment():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_has_threads_of_its_own():
+def test_a_forked_child_has_threads_and_locks_of_its_own():
+    """Forked while the parent holds every lock that a forward and a backward pass take."""
     script = """
-import os, sys
+import os, signal
+import numpy as np
+import minilstm
+from minilstm.layers import layer
+from minilstm.machine import kernel, threads
+minilstm.set_num_threads(3)
+threads.spread(lambda k: None, 10, 3)
+net = minilstm.LSTM(2, 3)
+with layer._adding, kernel._decorating, threads._lock:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        out, cache = net.forward(np.ones((1, 2, 2), "float32"))
+        net.backward(cache, out.y)
+        done = []
+        threads.spread(done.append, 50, 3)
+        os._exit(len(done))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert in_new_process(script, PACKAGE.parent) == ["50"]
+
+
+def test_it_works_after_the_main_thread_has_ended():
+    """Python takes no new work for thread pools then; the calling thread does it all."""
+    script = """
+import threading, time
 from minilstm.machine import threads
 threads.set_num_threads(3)
-threads.spread(lambda k: None, 10)
-child = os.fork()
-done = []
-threads.spread(done.append, 50)
-if child == 0:
-    os._exit(len(done))
-print(len(done), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+def late():
+    threading.main_thread().join()
+    time.sleep(0.2)
+    done = []
+    threads.spread(done.append, 50, 3)
+    print(len(done))
+threading.Thread(target=late).start()
 """
-    assert in_new_process(script, PACKAGE.parent) == ["50 50"]
+    assert in_new_process(script, PACKAGE.parent) == ["50"]

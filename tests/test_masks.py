@@ -5,13 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minilstm
-from helpers import assert_close, masks, random_batch, random_lstm, run, same_bits
+from helpers import KINDS, assert_close, masks, random_batch, random_layer, random_lstm, run, same_bits
 
 BACKENDS = ["reference", "cpu"]
 RUBBISH = [np.nan, np.inf, -np.inf, 1e30]
 
 cases = given(B=st.integers(1, 5), T=st.integers(1, 7), D=st.integers(1, 4), H=st.integers(1, 6),
-              seed=st.integers(0, 2**32), bidirectional=st.booleans(), backend=st.sampled_from(BACKENDS),
+              seed=st.integers(0, 2**32), bidirectional=st.booleans(), kind=st.sampled_from(list(KINDS)),
+              backend=st.sampled_from(BACKENDS),
               dtype=st.sampled_from(["float32", "float64"]), data=st.data())
 
 
@@ -31,11 +32,11 @@ def spread_out(array, slots, T):
     return longer
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=250, deadline=None)
 @cases
-def test_content_of_masked_steps_changes_nothing(B, T, D, H, seed, bidirectional, backend, dtype, data):
+def test_content_of_masked_steps_changes_nothing(B, T, D, H, seed, bidirectional, kind, backend, dtype, data):
     rng = np.random.default_rng(seed)
-    net = random_lstm(rng, D, H, bidirectional=bidirectional, backend=backend, dtype=dtype)
+    net = random_layer(rng, kind, D, H, bidirectional=bidirectional, backend=backend, dtype=dtype)
     batch = random_batch(rng, net, B, T)
     mask = data.draw(st.sampled_from(list(masks(rng, B, T).values())[1:]))
     expected = run(net, batch, mask=mask)
@@ -47,12 +48,12 @@ def test_content_of_masked_steps_changes_nothing(B, T, D, H, seed, bidirectional
     assert not expected["y"][~mask].any() and not expected["dx"][~mask].any()
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=250, deadline=None)
 @cases
-def test_amount_and_place_of_padding_change_nothing(B, T, D, H, seed, bidirectional, backend, dtype, data):
+def test_amount_and_place_of_padding_change_nothing(B, T, D, H, seed, bidirectional, kind, backend, dtype, data):
     """Up to nine more masked steps, to the left, to the right and as holes, all filled with NaN."""
     rng = np.random.default_rng(seed)
-    net = random_lstm(rng, D, H, bidirectional=bidirectional, backend=backend, dtype=dtype)
+    net = random_layer(rng, kind, D, H, bidirectional=bidirectional, backend=backend, dtype=dtype)
     batch = random_batch(rng, net, B, T)
     mask = data.draw(st.sampled_from(list(masks(rng, B, T).values())[1:]))
     expected = run(net, batch, mask=mask)
@@ -137,9 +138,10 @@ def test_held_output_is_the_last_real_one_in_each_direction(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_real_input_that_is_not_finite_spoils_its_own_row_only(value, bidirectional, backend):
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_real_input_that_is_not_finite_spoils_its_own_row_only(kind, value, bidirectional, backend):
     rng = np.random.default_rng(5)
-    net = random_lstm(rng, 3, 4, bidirectional=bidirectional, backend=backend)
+    net = random_layer(rng, kind, 3, 4, bidirectional=bidirectional, backend=backend)
     batch = random_batch(rng, net, B=11, T=6)
     clean, _ = net.forward(batch["x"])
     batch["x"][4, 2, 1] = value
@@ -148,8 +150,39 @@ def test_a_real_input_that_is_not_finite_spoils_its_own_row_only(value, bidirect
     assert not np.isfinite(out.y[4, 2:, :4]).any() and not np.isfinite(out.h_n[:, :, 4]).any()
     assert not bidirectional or not np.isfinite(out.y[4, :3, 4:]).any()
     assert same_bits(out.y[others], clean.y[others])
-    assert same_bits(out.h_n[:, :, others], clean.h_n[:, :, others])
-    assert same_bits(out.c_n[:, :, others], clean.c_n[:, :, others])
+    assert all(same_bits(found[:, :, others], expected[:, :, others]) for found, expected in zip(out[1:], clean[1:]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("state", ["h0", "c0"])
+def test_an_initial_state_that_is_not_finite_spoils_its_own_row_only(state, value, backend):
+    """And not even that in a row that is all padding: there it is handed on as it came, and touches no gradient."""
+    rng = np.random.default_rng(6)
+    net = random_lstm(rng, 3, 4, backend=backend)
+    batch = random_batch(rng, net, B=5, T=6)
+    mask = np.ones((5, 6), bool)
+    mask[3] = False
+    clean = run(net, batch, mask=mask)
+    batch[state][:, :, 3] = value
+    found = run(net, batch, mask=mask)
+    assert same_bits(found[state[0] + "_n"][:, :, 3], batch[state][:, :, 3])
+    assert all(same_bits(found[name], clean[name]) for name in clean if name != state[0] + "_n")
+    batch[state][0, 0, 1, 2] = value
+    found = run(net, batch, mask=mask)
+    assert not np.isfinite(found["y"][1]).all(axis=1).any() and not np.isfinite(found["h_n"][0, 0, 1]).all()
+    assert same_bits(found["y"][[0, 2, 4]], clean["y"][[0, 2, 4]])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_of_masked_steps_is_zero_even_in_a_spoilt_row(backend):
+    rng = np.random.default_rng(7)
+    net = random_lstm(rng, 3, 4, backend=backend)
+    batch = random_batch(rng, net, B=3, T=6)
+    mask = masks(rng, 3, 6)["holes"]
+    mask[1] = [True, False, True, False, True, False]
+    batch["x"][1, 2] = np.nan
+    assert not run(net, batch, mask=mask)["dx"][~mask].any()
 
 
 def test_loss_and_training_do_not_see_padding():

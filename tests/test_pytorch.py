@@ -1,14 +1,14 @@
-"""The LSTM gives PyTorch's outputs, states and gradients: committed ones, and live ones where torch is installed."""
+"""The layers give PyTorch's outputs, states and gradients: committed ones, and live ones where torch is installed."""
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minilstm
-from helpers import assert_close, run
-from torch_lstm import CASES, make_inputs, options_of, run_torch
+from helpers import KINDS, assert_close, run
+from torch_layers import CASES, make_inputs, options_of, run_torch
 
-FIXTURE = Path(__file__).parent / "fixtures" / "lstm_pytorch.npz"
+FIXTURE = Path(__file__).parent / "fixtures" / "pytorch.npz"
 
 
 def committed(name):
@@ -19,7 +19,8 @@ def committed(name):
 
 
 def compare(case, weights, batch, expected, dtype, backend):
-    net = minilstm.LSTM(case["D"], case["H"], dtype=dtype, backend=backend, **options_of(case))
+    layer_class, of_kind = KINDS[case["kind"]]
+    net = layer_class(case["D"], case["H"], dtype=dtype, backend=backend, **of_kind, **options_of(case))
     net.load_state_dict({name: w.astype(dtype) for name, w in weights.items()})
     lengths = np.array(case["lengths"]) if "lengths" in case else None
     found = run(net, {name: a.astype(dtype) for name, a in batch.items()}, lengths=lengths)

@@ -112,23 +112,144 @@ def test_fit_stops_before_it_spoils_the_weights():
     x, target = echo_task(np.random.default_rng(3))
     target[7, 3] = np.nan
     model = minilstm.Sequential(minilstm.LSTM(1, 4), minilstm.Linear(4, 1))
-    with pytest.raises(FloatingPointError, match="the loss is nan"):
+    with pytest.raises(FloatingPointError, match="epoch 1, sequences .*7.*: the loss is nan"):
         minilstm.fit(model, x, target, epochs=1)
     assert all(np.isfinite(p).all() for p in model.state_dict().values())
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"epochs": 0}, "epochs: expected a positive integer, got 0"),
-    ({"batch_size": 2.5}, "batch_size: expected a positive integer, got 2.5"),
-    ({"target": np.zeros((3, 12, 1), "float32")}, "target: expected 64 sequences, as x has"),
-    ({"mask": np.ones((3, 12), bool)}, "mask: expected 64 sequences, as x has"),
-    ({"x": np.zeros((0, 12, 1), "float32"), "target": np.zeros((0, 12, 1), "float32")}, "x: expected at least one"),
+@pytest.mark.parametrize("change, error, words", [
+    ({"epochs": 0}, ValueError, "epochs: expected a positive integer, got 0"),
+    ({"batch_size": 2.5}, ValueError, "batch_size: expected a positive integer, got 2.5"),
+    ({"seed": -1}, ValueError, "seed: expected an integer, 0 or more, got -1"),
+    ({"x": [1.0]}, TypeError, "x: expected a NumPy array, got list"),
+    ({"target": None}, TypeError, "target: expected a NumPy array, got NoneType"),
+    ({"mask": np.ones((64, 12))}, TypeError, r"mask: expected a NumPy array of bool, got float64 \(64, 12\)"),
+    ({"target": np.zeros((3, 12, 1), "float32")}, ValueError, r"target: expected \(N,T,...\) .* as in x, got"),
+    ({"mask": np.ones((3, 12), bool)}, ValueError, r"mask: expected \(N,T,...\) .* as in x, got bool \(3, 12\)"),
+    ({"loss_mask": np.ones((64, 9), bool)}, ValueError, r"loss_mask: expected \(N,T,...\) .* got bool \(64, 9\)"),
+    ({"x": np.zeros((0, 12, 1), "float32")}, ValueError, "x: expected .* with N > 0"),
 ])
-def test_bad_fit_arguments_are_named(change, words):
+def test_bad_fit_arguments_are_named(change, error, words):
     x, target = echo_task(np.random.default_rng(4))
     model = minilstm.Sequential(minilstm.LSTM(1, 4), minilstm.Linear(4, 1))
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(error, match=words):
         minilstm.fit(model, **({"x": x, "target": target, "epochs": 1} | change))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_fit_reports_the_mean_over_all_real_steps(batch_size):
+    """Whatever the batches, with ragged rows and an empty one; the rate is too small to move anything."""
+    rng = np.random.default_rng(6)
+    x, target = echo_task(rng, N=8)
+    mask = np.arange(12) < np.array([12, 1, 0, 3, 7, 12, 2, 5])[:, None]
+    model = minilstm.Sequential(minilstm.LSTM(1, 4), minilstm.Linear(4, 1))
+    expected, _ = minilstm.mean_squared_error(model.forward(x, mask)[0], target, mask)
+    [found] = minilstm.fit(model, x, target, mask, epochs=1, batch_size=batch_size, optimizer=minilstm.Adam(1e-12))
+    assert abs(found - expected) < 1e-6
+
+
+def test_fit_gives_the_model_the_mask():
+    """Holes that hold rubbish would be read without it, by a causal layer too."""
+    rng = np.random.default_rng(7)
+    x, target = echo_task(rng, N=8)
+    mask = rng.random((8, 12)) < 0.6
+    trained = []
+    for rubbish in (0.0, 5.0, np.nan):
+        model = minilstm.Sequential(minilstm.Linear(1, 3), minilstm.LSTM(3, 4), minilstm.Linear(4, 1))
+        minilstm.fit(model, np.where(mask[:, :, None], x, np.float32(rubbish)), target, mask, epochs=2, batch_size=4)
+        trained.append(model.state_dict())
+    assert all(same_bits(other[name], trained[0][name]) for other in trained[1:] for name in trained[0])
+
+
+def test_padding_does_not_count_where_a_loss_mask_is_given_too():
+    x, target = echo_task(np.random.default_rng(8), N=8)
+    warm_up = np.ones((8, 12), bool)
+    warm_up[:, :4] = False
+    histories = []
+    for more in (0, 5):
+        pad = ((0, 0), (0, more), (0, 0))
+        mask = np.pad(np.ones((8, 12), bool), pad[:2])
+        model = minilstm.Sequential(minilstm.LSTM(1, 4), minilstm.Linear(4, 1))
+        histories.append(minilstm.fit(model, np.pad(x, pad, constant_values=np.nan), np.pad(target, pad), mask,
+                                      loss_mask=np.pad(warm_up, pad[:2], constant_values=True), epochs=2))
+    assert np.allclose(histories[0], histories[1], rtol=1e-5, atol=0)
+
+
+def test_a_nested_model_gets_the_mask():
+    rng = np.random.default_rng(9)
+    lstm, linear = minilstm.LSTM(1, 4), minilstm.Linear(4, 1)
+    x, mask = rng.normal(size=(3, 6, 1)).astype("float32"), rng.random((3, 6)) < 0.6
+    flat, nested = minilstm.Sequential(lstm, linear), minilstm.Sequential(minilstm.Sequential(lstm), linear)
+    assert same_bits(nested.forward(x, mask)[0], flat.forward(x, mask)[0])
+    assert list(nested.state_dict())[0] == "0.0.weight_ih_l0"
+
+
+def test_fit_clips():
+    """With a limit so small that Adam's epsilon outweighs the gradient, nothing moves."""
+    x, target = echo_task(np.random.default_rng(10), N=8)
+    moved = {}
+    for limit in (1e-15, 1.0, None):
+        model = minilstm.Sequential(minilstm.LSTM(1, 4), minilstm.Linear(4, 1))
+        before = model.state_dict()
+        minilstm.fit(model, x, target, epochs=1, clip_norm=limit)
+        moved[limit] = max(np.abs(p - before[name]).max() for name, p in model.state_dict().items())
+    assert moved[1e-15] < 1e-6 and moved[1.0] > 1e-4 and moved[None] > 1e-4
+
+
+def test_fit_shuffles_anew_in_every_epoch():
+    """A model that notes what it is given; three epochs, three orders, each sequence once an epoch."""
+    class Noting(minilstm.Linear):
+        def forward(self, x):
+            seen.extend(x[:, 0, 0].astype(int).tolist())
+            return super().forward(x)
+
+    seen = []
+    x = np.arange(20, dtype="float32").reshape(20, 1, 1)
+    minilstm.fit(Noting(1, 1), x, x, epochs=3, batch_size=6)
+    orders = [tuple(seen[k:k + 20]) for k in (0, 20, 40)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len({*orders, tuple(range(20))}) == 4
+
+
+def test_fit_takes_a_recurrent_layer_alone():
+    x, target = echo_task(np.random.default_rng(11))
+    history = minilstm.fit(minilstm.GRU(1, 1), x, target, epochs=2, optimizer=minilstm.Adam(0.1))
+    assert history[1] < history[0]
+
+
+def test_a_gradient_that_is_not_finite_stops_fit_even_without_clipping():
+    """The loss does not see the step, the weights would."""
+    x, target = echo_task(np.random.default_rng(12), N=4)
+    x[1, 11] = np.nan
+    counts = np.ones((4, 12), bool)
+    counts[1] = False
+    model = minilstm.Sequential(minilstm.LSTM(1, 4), minilstm.Linear(4, 1))
+    before = model.state_dict()
+    with pytest.raises(FloatingPointError, match="epoch 1, sequences .*: the norm .* is nan; not finite: 0"):
+        minilstm.fit(model, x, target, loss_mask=counts, epochs=1, clip_norm=None)
+    assert all(same_bits(p, before[name]) for name, p in model.state_dict().items())
+
+
+def test_two_steps_of_adam_by_hand():
+    net = minilstm.Linear(1, 1, bias=False, dtype="float64")
+    net.params["weight"] = np.array([[1.0]])
+    optimizer = minilstm.Adam(np.float64(0.1), betas=(0.5, 0.75))
+    for g in (2.0, -1.0):
+        net.grads["weight"][:] = g
+        optimizer.step(net)
+    first = 1 - 0.1 * 2 / 2                                         # m = 1, v = 1; corrected 2 and 4
+    m, v = (0.5 * 1 - 0.5 * 1) / 0.75, (0.75 * 1 + 0.25 * 1) / (1 - 0.75 ** 2)
+    assert abs(net.params["weight"][0, 0] - (first - 0.1 * m / np.sqrt(v))) < 1e-8
+
+
+def test_adam_keeps_the_dtype_and_its_model():
+    net, other = minilstm.Linear(2, 1), minilstm.Linear(2, 1)
+    optimizer = minilstm.Adam(np.float64(0.1), epsilon=np.float64(1e-8))
+    net.grads["weight"][:] = 1
+    optimizer.step(net)
+    assert net.params["weight"].dtype == np.float32
+    with pytest.raises(ValueError, match="model: expected the one of the first step"):
+        optimizer.step(other)
 
 
 def test_fit_draws_no_bar_where_there_is_no_terminal(capsys):

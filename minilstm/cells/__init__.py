@@ -1,5 +1,10 @@
 """The mathematics: one file per cell, each with its formulas forward and backward, written once."""
 from .cell import Cell, Weights
-from .lstm import LSTM
+from .gru import GRU_CELL
+from .lstm import LSTM_CELL
+from .lstm_coupled import LSTM_COUPLED_CELL
+from .lstm_peephole import LSTM_PEEPHOLE_CELL
+from .rnn import RNN_RELU_CELL, RNN_TANH_CELL
 
-__all__ = ["Cell", "LSTM", "Weights"]
+__all__ = ["Cell", "GRU_CELL", "LSTM_CELL", "LSTM_COUPLED_CELL", "LSTM_PEEPHOLE_CELL", "RNN_RELU_CELL", "RNN_TANH_CELL",
+           "Weights"]

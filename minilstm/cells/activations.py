@@ -4,8 +4,8 @@ A function decorated with ``@formula`` is plain Python.  It runs on NumPy arrays
 source is compiled into ``@njit`` loops and ``@cuda.jit`` kernels.  Two rules keep it fast there:
 
 * constants are typed (``ONE``, not ``1.0``): a bare ``1.0`` would turn float32 arithmetic into float64;
-* formulas are inlined by force: the compiler leaves a call with five activations in it alone, and a loop around a call
-  does not become vector instructions.
+* formulas are inlined by force: left to itself the compiler does not inline a function with five activations in it, and
+  a loop that contains a call does not become vector instructions.
 
 On NumPy arrays ``tanh`` is NumPy's.  Compiled code gets ``tanh`` and ``sigmoid`` made of arithmetic, because a call
 into the C library cannot be vectorised.  Both follow from one exponential, taken of a negative number so that nothing
@@ -36,7 +36,18 @@ def tanh(x):
 
 
 def sigmoid(x):
-    return HALF + HALF * np.tanh(HALF * x)      # 1 / (1 + exp(-x)), without overflow
+    z = np.exp(np.where(np.real(x) < 0, x, -x))                     # exp(-|x|): no overflow, and no digit lost below 0
+    return np.where(np.real(x) < 0, z, ONE) / (ONE + z)
+
+
+def relu(x):
+    """x where it is positive, 0 elsewhere; the sign of a complex number is its real part's.  A NaN stays NaN."""
+    return np.where(np.real(x) < 0, np.asarray(x).dtype.type(0), x)
+
+
+def d_relu(y):
+    """The derivative of relu, from its value y = relu(x): 1 or 0."""
+    return np.sign(y)
 
 
 @formula
@@ -111,3 +122,18 @@ def _tanh_compiled(x):
 @overload(sigmoid, jit_options={"forceinline": True})
 def _sigmoid_compiled(x):
     return _FORMS[x][1] if x in _FORMS else None
+
+
+@overload(relu, jit_options={"forceinline": True})
+def _relu_compiled(x):
+    zero = {types.float32: np.float32(0), types.float64: np.float64(0)}.get(x)
+    return None if zero is None else lambda x: zero if x < zero else x
+
+
+@overload(d_relu, jit_options={"forceinline": True})
+def _d_relu_compiled(y):
+    limits = {types.float32: (np.float32(0), np.float32(1)), types.float64: (np.float64(0), np.float64(1))}.get(y)
+    if limits is None:
+        return None
+    zero, one = limits
+    return lambda y: one if y > zero else zero

@@ -12,18 +12,23 @@ class Weights(NamedTuple):
     U: np.ndarray       # (G*H, H)  recurrent weights, PyTorch's weight_hh
     b_ih: np.ndarray    # (G*H,)    bias beside W
     b_hh: np.ndarray    # (G*H,)    bias beside U
+    own: np.ndarray     # (P, H)    what each unit has for itself (peepholes); P is 0 for most cells
 
 
 class Cell(NamedTuple):
     """A recurrent cell: how its parts are called, and its mathematics at three sizes.
 
     The formulas themselves, one unit and one step, are functions of the cell's own module; ``step`` and ``forward_row``
-    below call them, so that no formula is written twice."""
+    below call them, so that no formula of a unit is written twice."""
     name: str
-    gates: tuple[str, ...]      # the pre-activation blocks, in the order of the rows of W and U
+    blocks: tuple[str, ...]     # of W and U, in the order of their rows
     states: tuple[str, ...]     # what is carried from step to step; the first one, h, is the output
+    saved: tuple[str, ...]      # what a step keeps of each unit for its backward pass; at least as many as blocks
 
     step: Callable              # one layer, one step, in plain NumPy
     step_backward: Callable
     forward_row: Callable       # one batch row, one step: the loop over units that the compiled backends call
     backward_row: Callable
+
+    own: tuple[str, ...] = ()   # the parameters that each unit has for itself
+    apart: bool = False         # True: the cell uses x @ W.T + b_ih and h @ U.T + b_hh apart, not their sum alone

@@ -27,10 +27,12 @@ from typing import NamedTuple
 import numpy as np
 
 from .activations import d_sigmoid, d_tanh, formula, sigmoid, tanh
-from .cell import Cell, Weights
+from .cell import Cell
+from .products import products, products_backward
 
 
 # ------------------------------------------------------------------------------------------------- one unit, one step
+# @formula: plain Python here, and compiled into the loops of the fast backends (activations.py)
 
 @formula
 def forward(a_i, a_f, a_g, a_o, c_prev):
@@ -80,8 +82,8 @@ class Step(NamedTuple):
 
 def step(weights, x, h_prev, c_prev):
     """One step of a whole layer.  x (B,D), h_prev and c_prev (B,H) -> (h, c), Step."""
-    W, U, b_ih, b_hh = weights
-    a = x @ W.T + b_ih + h_prev @ U.T + b_hh
+    a_x, a_h = products(weights, x, h_prev)
+    a = a_x + a_h
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
     i, f, g, o, h, c = forward(a_i, a_f, a_g, a_o, c_prev)
     return (h, c), Step(x, h_prev, c_prev, i, f, g, o, c)
@@ -89,22 +91,17 @@ def step(weights, x, h_prev, c_prev):
 
 def step_backward(weights, saved, dh, dc):
     """The reverse of ``step``.  dh, dc (B,H) -> dx (B,D), (dh_prev, dc_prev), Weights of gradients."""
-    W, U, _, _ = weights
     x, h_prev, c_prev, i, f, g, o, c = saved
-    da_i, da_f, da_g, da_o, dc_prev = backward(i, f, g, o, c_prev, c, dh, dc)
-    da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)       # a_i, a_f, a_g, a_o = np.split(a, 4)
-    dx = da @ W                                                 # a = x @ W.T + b_ih + h_prev @ U.T + b_hh
-    dW = da.T @ x                                               # a = x @ W.T + b_ih + h_prev @ U.T + b_hh
-    dh_prev = da @ U                                            # a = x @ W.T + b_ih + h_prev @ U.T + b_hh
-    dU = da.T @ h_prev                                          # a = x @ W.T + b_ih + h_prev @ U.T + b_hh
-    db = da.sum(axis=0)                                         # a = x @ W.T + b_ih + h_prev @ U.T + b_hh
-    return dx, (dh_prev, dc_prev), Weights(dW, dU, db, db)
+    da_i, da_f, da_g, da_o, dc_prev = backward(i, f, g, o, c_prev, c, dh, dc)       # i, ..., c = forward(a_i, ...)
+    da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)                           # a_i, a_f, a_g, a_o = np.split(a)
+    dx, dh_prev, d_weights = products_backward(weights, x, h_prev, da, da)          # a = a_x + a_h
+    return dx, (dh_prev, dc_prev), d_weights
 
 
 # ------------------------------------------------------------------------------- one batch row, one step, unit by unit
 
 @formula
-def forward_row(a, before, after, gates):
+def forward_row(a, own, before, after, gates):
     """a (4,H) pre-activations; before, after (2,H): h and c at the two ends of the step; gates (4,H): i, f, g, o.
     Fills ``after`` and ``gates``."""
     for j in range(a.shape[1]):
@@ -113,14 +110,17 @@ def forward_row(a, before, after, gates):
 
 
 @formula
-def backward_row(gates, before, after, d_state, da):
-    """The reverse of ``forward_row``.  d_state (2,H): dh and dc of ``after`` on entry, on return the part of the
-    gradient of ``before`` that does not go through the product with U (for h there is none).  Fills da (4,H)."""
+def backward_row(gates, own, before, after, d_state, da, d_own):
+    """The reverse of ``forward_row``.  Fills da (4,H).
+
+    d_state (2,H): on entry dh and dc of ``after``, on return those of ``before`` but for what goes through the product
+    with U, which the caller adds.  For dh that is all there is, so its row returns 0."""
     for j in range(da.shape[1]):
         da[0, j], da[1, j], da[2, j], da[3, j], d_state[1, j] = backward(
             gates[0, j], gates[1, j], gates[2, j], gates[3, j], before[1, j], after[1, j], d_state[0, j], d_state[1, j])
         d_state[0, j] = 0
 
 
-LSTM = Cell(name="LSTM", gates=("i", "f", "g", "o"), states=("h", "c"),
-            step=step, step_backward=step_backward, forward_row=forward_row, backward_row=backward_row)
+LSTM_CELL = Cell(
+    name="LSTM", blocks=("i", "f", "g", "o"), states=("h", "c"), saved=("i", "f", "g", "o"),
+    step=step, step_backward=step_backward, forward_row=forward_row, backward_row=backward_row)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..layers.arguments import describe
+from ..arguments import describe
 
 TINY = 1e-30                # of the complex step: its square vanishes beside 1
 STEP = 1e-5                 # of the differences: truncation s**2 and rounding 1e-16 / s are both about 1e-10
@@ -28,12 +28,16 @@ class Row(NamedTuple):
     """What was found for one array."""
     name: str
     shape: tuple
-    largest: float          # the largest gradient in it: if it is 0, the check says nothing
+    largest: float          # the largest gradient in it: if it is 0, the check says little, and prints "zero"
     errors: dict            # method -> largest error, as a part of the largest derivative
 
     @property
     def ok(self):
         return all(error <= TOLERANCES[method] for method, error in self.errors.items())    # a NaN is not <= anything
+
+    @property
+    def verdict(self):
+        return "WRONG" if not self.ok else "zero" if self.largest == 0 else "ok"
 
 
 class GradientReport(NamedTuple):
@@ -48,7 +52,7 @@ class GradientReport(NamedTuple):
         methods = list(self.rows[0].errors)
         head = ["array", "shape", "largest", *methods, ""]
         body = [[row.name, "x".join(map(str, row.shape)), f"{row.largest:.1e}",
-                 *(f"{row.errors[method]:.0e}" for method in methods), "ok" if row.ok else "WRONG"]
+                 *(f"{row.errors[method]:.0e}" for method in methods), row.verdict]
                 for row in self.rows]
         widths = [max(map(len, column)) for column in zip(head, *body)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in [head, *body]]
@@ -68,20 +72,20 @@ def check_gradients(layer, *, methods=tuple(TOLERANCES), max_entries=200, seed=0
 
     -> GradientReport, with ``ok``; print it for a table.  The layer itself is not changed.
     Raises ValueError for an unknown method or where there is nothing to check."""
-    if unknown := [method for method in methods if method not in TOLERANCES]:
-        raise ValueError(f"methods: expected some of {list(TOLERANCES)}, got {unknown}")
+    if not methods or any(method not in TOLERANCES for method in methods):
+        raise ValueError(f"methods: expected some of {list(TOLERANCES)}, got {list(methods)}")
     arrays = {name: value for name, value in inputs.items() if _is_float(value)}
-    if not arrays:
-        came = {name: describe(value) for name, value in inputs.items()}
-        raise ValueError(f"inputs: expected a floating-point array, got {came}")
     options = {name: value for name, value in inputs.items() if name not in arrays}
     rng = np.random.default_rng(seed)
     probe = _Probe(layer, "float64", arrays, options)
     gradients = probe.gradients(rng)
+    if not gradients:
+        came = {name: describe(value) for name, value in inputs.items()}
+        raise ValueError(f"inputs: expected a floating-point array, for a layer without parameters, got {came}")
     derivatives = {"central": functools.partial(_central, probe)}
     if "complex step" in methods:
         complex_probe = _Probe(layer, "complex128", arrays, options)
-        complex_probe.weights = probe.weights
+        complex_probe.v = probe.v
         derivatives["complex step"] = functools.partial(_complex_step, complex_probe)
     rows = []
     for name, gradient in gradients.items():
@@ -100,21 +104,21 @@ def check_gradients(layer, *, methods=tuple(TOLERANCES), max_entries=200, seed=0
 
 
 class _Probe:
-    """A copy of a layer in another dtype, as a function of all its arrays: L = sum(weights * outputs)."""
+    """A copy of a layer in another dtype, as a function of all its arrays: L = sum(v * outputs)."""
 
     def __init__(self, layer, dtype, inputs, options):
         self.layer = layer.astype(dtype)
         self.inputs = {name: a.astype(dtype) for name, a in inputs.items()}
         self.options = options
         self.owners = {prefix + name: (owner, name) for prefix, owner in self.layer.walk() for name in owner.params}
-        self.weights = None         # v, one array for each output
+        self.v = None               # one array for each output
 
     def gradients(self, rng):
-        """name -> gradient, for inputs first and then parameters, from one backward pass with fresh random weights."""
+        """name -> gradient, for inputs first and then parameters, from one backward pass with fresh random v."""
         out, cache = self.layer.forward(**self.inputs, **self.options)
-        self.weights = [rng.standard_normal(y.shape) for y in _as_tuple(out)]
+        self.v = [rng.standard_normal(y.shape) for y in _as_tuple(out)]
         self.layer.zero_grads()
-        returned = self.layer.backward(cache, *self.weights)
+        returned = self.layer.backward(cache, *self.v)
         named = returned._asdict() if hasattr(returned, "_asdict") else {"dx": returned}
         gradients = {name: named["d" + name] for name in self.inputs}
         return gradients | {name: owner.grads[own_name] for name, (owner, own_name) in self.owners.items()}
@@ -129,7 +133,7 @@ class _Probe:
         holder[key] = original + change
         out, _ = self.layer.forward(**self.inputs, **self.options)
         holder[key] = original
-        return sum(np.sum(v * y) for v, y in zip(self.weights, _as_tuple(out)))
+        return sum(np.sum(v * y) for v, y in zip(self.v, _as_tuple(out)))
 
 
 def _complex_step(probe, name, direction):

@@ -1,7 +1,8 @@
 """Objects that own parameters.  Every layer has two verbs, ``forward`` and ``backward``, and keeps no other state."""
 from .layer import Layer
 from .linear import Linear
-from .recurrent import LSTM, RecurrentOutput
+from .lstm import LSTM
+from .one_state import GRU, RNN
 from .sequential import Sequential
 
-__all__ = ["LSTM", "Layer", "Linear", "RecurrentOutput", "Sequential"]
+__all__ = ["GRU", "LSTM", "Layer", "Linear", "RNN", "Sequential"]

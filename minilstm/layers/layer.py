@@ -1,29 +1,31 @@
 """What all layers share: named parameters, their gradients, and how both are reached from outside."""
 import copy
-import numbers
-import threading
 
 import numpy as np
 
-from .arguments import describe
+from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural
+from ..machine.threads import ForkSafeLock
 
-_adding = threading.Lock()      # one for all layers: it is held for the length of a few additions
+_adding = ForkSafeLock()        # one for all layers: it is held for the length of a few additions
 
 
 class Layer:
-    """A function with parameters.  A subclass has ``forward(x, ...) -> (y, cache)`` and ``backward(cache, dy) -> dx``.
+    """A function with parameters.  A subclass has ``forward(x, ...) -> (y, cache)`` and ``backward(cache, dy) -> dx``;
+    in place of y and dx alone, tuples that begin with them.
 
-    params     dict name -> array.  The arrays are read-only: to change one, put a new array in its place.  So a cache
-               stays true to the weights that made it, and a thread never sees half an update.
-    grads      dict name -> array of the same shape.  ``backward`` adds to it; ``zero_grads`` clears it.
-    dtype      of the parameters and of everything that goes in and comes out
-    backend    who computes: "cpu" (compiled) or "reference" (plain NumPy)
+    params      dict name -> array.  The arrays are read-only: to change one, put a new array in its place.  So a cache
+                stays true to the weights that made it, and a thread never sees half an array.
+    grads       dict name -> array of the same shape.  ``backward`` adds to it; ``zero_grads`` clears it.
+    dtype       of the parameters and of everything that goes in and comes out
+    backend     who computes: "cpu" (compiled) or "reference" (plain NumPy)
+    takes_mask  does forward take mask=?
 
     A layer made of other layers names them in ``children``.
     """
+    takes_mask = False
 
     def __init__(self, dtype, backend):
-        self.dtype = np.dtype(dtype)
+        self.dtype = dtype_of("dtype", dtype)
         self.backend = backend
         self.params = {}
         self.grads = {}
@@ -34,11 +36,11 @@ class Layer:
 
     def walk(self):
         """Every layer that owns parameters, once, with the prefix of their names: a list of (prefix, layer)."""
-        found = [("", self)] if self.params else []
+        found = {id(self): ("", self)} if self.params else {}
         for name, child in self.children().items():
-            found += [(f"{name}.{prefix}", layer) for prefix, layer in child.walk()]
-        first_use = {id(layer): (prefix, layer) for prefix, layer in reversed(found)}
-        return [entry for entry in found if entry == first_use[id(entry[1])]]
+            for prefix, layer in child.walk():
+                found.setdefault(id(layer), (f"{name}.{prefix}", layer))        # a shared layer goes by its first name
+        return list(found.values())
 
     def state_dict(self):
         """All parameters, dict name -> a copy of the array."""
@@ -61,12 +63,16 @@ class Layer:
     def zero_grads(self):
         """Set every gradient to zero."""
         for _, layer in self.walk():
-            layer.grads = {name: np.zeros_like(p) for name, p in layer.params.items()}
+            for g in layer.grads.values():
+                g.fill(0)
 
     def astype(self, dtype):
-        """A copy of this layer that computes in another dtype; complex dtypes run on the reference backend."""
+        """A copy of this layer that computes in another dtype; complex dtypes run on the reference backend.
+
+        Raises ValueError for a dtype that is neither float32, float64, complex64 nor complex128."""
+        dtype = dtype_of("dtype", dtype, FLOATS + COMPLEX)
         other = copy.deepcopy(self)
-        other._cast(np.dtype(dtype))
+        other._cast(dtype)
         return other
 
     def _cast(self, dtype):
@@ -99,15 +105,18 @@ class Layer:
                 self.grads[name] += d
 
 
+def first(out):
+    """y of what forward returned, or dx of what backward returned: the array itself, or the first of a tuple."""
+    return out[0] if isinstance(out, tuple) else out
+
+
 def stream(seed, *identity):
     """The random stream of a layer's initial weights, from its seed, kind and sizes.
 
     Two kinds of layer with one seed must not draw the same numbers: a Linear that repeats the weights of the LSTM below
     it starts, and often ends, as a worse model."""
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f"seed: expected an integer, 0 or more, got {seed!r}")
     words = [ord(letter) for word in identity for letter in f"{word},"]
-    return np.random.default_rng([seed, *words])
+    return np.random.default_rng([natural("seed", seed), *words])
 
 
 def frozen(array):
@@ -120,6 +129,6 @@ def frozen(array):
 def _check_same_kind(name, came, model):
     expected = f"expected a NumPy array {describe(model)}, got {describe(came)}"
     if not isinstance(came, np.ndarray) or came.dtype != model.dtype:
-        raise TypeError(f"{name}: {expected}")
+        raise TypeError(f"{name}: {expected}; nothing is cast silently")
     if came.shape != model.shape:
         raise ValueError(f"{name}: {expected}")

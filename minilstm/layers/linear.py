@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..matmul import cpu, reference
-from .arguments import FLOATS, describe, floats, one_of, positive
+from ..arguments import describe, floats, one_of, positive
 from .layer import Layer, stream
 
 BACKENDS = {"reference": reference, "cpu": cpu}
@@ -30,7 +30,7 @@ class Linear(Layer):
     """
 
     def __init__(self, input_size, output_size, *, bias=True, dtype="float32", backend="cpu", seed=0):
-        super().__init__(one_of("dtype", dtype, FLOATS), one_of("backend", backend, tuple(BACKENDS)))
+        super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
         self.input_size = D = positive("input_size", input_size)
         self.output_size = F = positive("output_size", output_size)
         rng = stream(seed, "Linear", D, F)
@@ -54,6 +54,8 @@ class Linear(Layer):
 
     def backward(self, cache, dy):
         """dy (...,F), the gradient of y -> dx (...,D); adds to ``grads``."""
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
         x, weight, shape = cache
         product = BACKENDS[self.backend].product
         dy = floats("dy", dy, self.dtype, shape, ("...",) * (len(shape) - 1) + ("F",))

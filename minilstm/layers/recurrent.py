@@ -1,30 +1,15 @@
-"""The recurrent layers: a cell, its weights, one or two directions, any number of layers, any mask."""
+"""What the recurrent layers share: a cell, its weights, one or two directions, any number of layers, any mask."""
 from typing import NamedTuple
 
 import numpy as np
 
-from .. import cells
 from ..cells import Weights
 from ..masking.reference import hold, hold_backward, select
 from ..recurrence import cpu, reference
-from .arguments import FLOATS, flag, floats, mask_of, one_of, positive
+from ..arguments import describe, flag, floats, mask_of, one_of, positive
 from .layer import Layer, stream
 
 BACKENDS = {"reference": reference, "cpu": cpu}
-
-
-class RecurrentOutput(NamedTuple):
-    """What a recurrent layer returns.  B batch, T steps, H hidden units, dirs 1 or 2."""
-    y: np.ndarray           # (B,T,dirs*H)        h of the top layer at every step
-    h_n: np.ndarray         # (layers,dirs,B,H)   h after the last real step of each row
-    c_n: np.ndarray         # (layers,dirs,B,H)   c after the last real step of each row
-
-
-class RecurrentGradients(NamedTuple):
-    """What a recurrent layer's ``backward`` returns."""
-    dx: np.ndarray          # (B,T,D)
-    dh0: np.ndarray         # (layers,dirs,B,H)
-    dc0: np.ndarray         # (layers,dirs,B,H)
 
 
 class Cache(NamedTuple):
@@ -38,12 +23,15 @@ class Recurrent(Layer):
     """What LSTM and its relatives share.  A subclass names its cell, and its states in ``forward`` and ``backward``.
 
     Parameters are PyTorch's, by name and layout: weight_ih_l0 (G*H,D), weight_hh_l0 (G*H,H), bias_ih_l0 and bias_hh_l0
-    (G*H,), then _l1 ... for the layers above; the backward direction's end in _reverse.
+    (G*H,), then _l1 ... for the layers above; the backward direction's end in _reverse.  What each unit of a cell has
+    for itself is own_l0 (P,H), its rows in the order of ``cell.own``.
     """
-    cell = None
 
-    def __init__(self, input_size, hidden_size, *, num_layers, bidirectional, dtype, backend, seed):
-        super().__init__(one_of("dtype", dtype, FLOATS), one_of("backend", backend, tuple(BACKENDS)))
+    takes_mask = True
+
+    def __init__(self, cell, input_size, hidden_size, *, num_layers, bidirectional, dtype, backend, seed):
+        super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
+        self.cell = cell
         self.input_size = positive("input_size", input_size)
         self.hidden_size = positive("hidden_size", hidden_size)
         self.num_layers = positive("num_layers", num_layers)
@@ -54,7 +42,7 @@ class Recurrent(Layer):
             D = self.input_size if layer == 0 else len(self.directions) * self.hidden_size
             for direction in self.directions:
                 initial = initial_weights(self.cell, D, self.hidden_size, rng)
-                for name, array in zip(weight_names(layer, direction), initial):
+                for name, array in zip(self._names(layer, direction), initial):
                     self._own(name, array)
 
     def _forward(self, x, mask, lengths, initial, masked_output):
@@ -62,8 +50,9 @@ class Recurrent(Layer):
         x = floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
         mask = mask_of(x, mask, lengths)
         one_of("masked_output", masked_output, ("zero", "hold"))
-        initial = [self._state(name, s, len(x)) for name, s in initial.items()]
-        y = visible(x, mask)
+        read = mask.any(axis=1)[:, None]                                    # rows that are more than padding
+        initial = [not_infinite(self._state(name, s, len(x)), read) for name, s in initial.items()]
+        y = not_infinite(select(x, mask))
         finals = [np.empty_like(s) for s in initial]
         runs = []
         for layer in range(self.num_layers):
@@ -71,7 +60,7 @@ class Recurrent(Layer):
             halves = []
             runs.append([])
             for k, direction in enumerate(self.directions):
-                weights = Weights(*(self._param(name) for name in weight_names(layer, direction)))
+                weights = self._weights(layer, direction)
                 states, run = BACKENDS[self.backend].forward(
                     self.cell, weights, y, mask, [s[layer, k] for s in initial], reverse=bool(direction))
                 for final, s in zip(finals, states):
@@ -84,7 +73,7 @@ class Recurrent(Layer):
 
     def _backward(self, cache, dy, d_finals):
         """d_finals: dict name -> (layers,dirs,B,H) or None -> dx, then the gradients of the initial states."""
-        runs, mask, masked_output = cache
+        runs, mask, masked_output = self._own_cache(cache)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
         B, T = mask.shape
@@ -105,9 +94,29 @@ class Recurrent(Layer):
                 dx = dx + d_half                                            # both directions read the same x
                 for total, d in zip(d_initials, d_initial):
                     total[layer, k] = d
-                self._add_grads(dict(zip(weight_names(layer, direction), d_weights)))
+                self._add_grads(dict(zip(self._names(layer, direction), d_weights)))
             dy = dx                                                         # x of this layer is y of the one below
         return (dx, *d_initials)
+
+    def _own_cache(self, cache):
+        """The cache, if it can be one of this layer's."""
+        ours = [[self.params[name].shape for name in self._names(layer, direction)]
+                for layer in range(self.num_layers) for direction in self.directions]
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
+        theirs = [[w.shape for w in run.weights[:len(ours[0])]] for layer in cache.runs for run in layer]
+        if theirs != ours:
+            raise ValueError(f"cache: expected one of this layer, with weights {ours}, got one with {theirs}")
+        return cache
+
+    def _names(self, layer, direction):
+        """The names of one layer's parameters in one direction, in the order of ``Weights``."""
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") + (("own",) if self.cell.own else ())
+        return [f"{name}_l{layer}{direction}" for name in names]
+
+    def _weights(self, layer, direction):
+        arrays = [self._param(name) for name in self._names(layer, direction)]
+        return Weights(*arrays) if self.cell.own else Weights(*arrays, np.zeros((0, self.hidden_size), self.dtype))
 
     def _state(self, name, state, B):
         shape = (self.num_layers, len(self.directions), B, self.hidden_size)
@@ -116,65 +125,19 @@ class Recurrent(Layer):
         return floats(name, state, self.dtype, shape, ("layers", "dirs", "B", "H"))
 
 
-class LSTM(Recurrent):
-    """Long short-term memory over a batch of sequences.  The equations are in ``minilstm/cells/lstm.py``.
-
-    input_size      D, features of one step
-    hidden_size     H, units of a layer in one direction
-    num_layers      layers on top of each other, each reading the y of the one below
-    bidirectional   also walk every sequence from its end; y and the layer above get both, side by side
-    dtype           "float32" or "float64"
-    backend         "cpu" (compiled) or "reference" (plain NumPy)
-    seed            of the initial weights: Glorot uniform W, orthogonal U, forget bias 1, all other biases 0
-    """
-    cell = cells.LSTM
-
-    def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, dtype="float32", backend="cpu",
-                 seed=0):
-        super().__init__(input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional, dtype=dtype,
-                         backend=backend, seed=seed)
-
-    def forward(self, x, mask=None, h0=None, c0=None, masked_output="zero", lengths=None):
-        """x (B,T,D) -> RecurrentOutput(y, h_n, c_n), cache.
-
-        mask            (B,T) bool, True = a real step; any pattern.  On a masked step h and c are carried bit for bit,
-                        and whatever x holds there, NaN included, is never read.
-        lengths         (B,) integers, instead of a mask: the first so many steps are real
-        h0, c0          (layers,dirs,B,H), zeros if not given
-        masked_output   y at a masked step: "zero", or "hold" for the last real output (0 before the first one)
-
-        An infinite real input counts as NaN: it would only saturate the gates, and nobody would see it.
-        Raises TypeError for another dtype or kind of array, ValueError for another shape or value."""
-        output, cache = self._forward(x, mask, lengths, {"h0": h0, "c0": c0}, masked_output)
-        return RecurrentOutput(*output), cache
-
-    def backward(self, cache, dy=None, dh_n=None, dc_n=None):
-        """The gradients of y, h_n and c_n (None: zero), in their shapes -> dx (B,T,D), dh0, dc0; adds to ``grads``.
-
-        dx is 0 at masked steps.  Raises ValueError if all three are None, else as ``forward`` does."""
-        return RecurrentGradients(*self._backward(cache, dy, {"dh_n": dh_n, "dc_n": dc_n}))
-
-
-def weight_names(layer, direction):
-    """The names of one layer's parameters in one direction, in the order of ``Weights``."""
-    return [f"{name}_l{layer}{direction}" for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-
-
-def visible(x, mask):
-    """A copy of x with 0 at masked steps and NaN in place of infinity."""
-    x = select(x, mask)
-    x[np.isinf(x)] = np.nan
-    return x
+def not_infinite(array, where=True):
+    """A copy with NaN in place of infinity, which would only saturate the gates, so that nobody would see it."""
+    return np.where(np.isinf(array) & where, array.dtype.type(np.nan), array)
 
 
 def initial_weights(cell, D, H, rng):
-    """Glorot uniform W, orthogonal U, block by block; the forget gate's bias 1, all others 0."""
-    blocks = len(cell.gates)
+    """Glorot uniform W, orthogonal U, block by block; the forget gate's bias 1, all else 0."""
+    blocks = len(cell.blocks)
     limit = np.sqrt(6 / (D + H))                                        # Glorot and Bengio 2010, equation 16
     W = rng.uniform(-limit, limit, (blocks * H, D))
-    U = np.concatenate([orthogonal(H, rng) for _ in cell.gates])        # Saxe, McClelland and Ganguli 2014
-    b_ih = np.repeat([1.0 if gate == "f" else 0.0 for gate in cell.gates], H)       # Gers et al. 2000, section 4
-    return Weights(W, U, b_ih, np.zeros(blocks * H))
+    U = np.concatenate([orthogonal(H, rng) for _ in cell.blocks])        # Saxe, McClelland and Ganguli 2014
+    b_ih = np.repeat([1.0 if block == "f" else 0.0 for block in cell.blocks], H)    # Gers et al. 2000, section 4
+    return Weights(W, U, b_ih, np.zeros(blocks * H), np.zeros((len(cell.own), H)))
 
 
 def orthogonal(H, rng):

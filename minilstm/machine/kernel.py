@@ -3,13 +3,15 @@
 Numba compares a cached kernel with the file that the kernel stands in, and with no other.  A formula of ``cells/``
 that is edited would leave the old machine code of ``recurrence/cpu.py`` in use, silently.  So the cache folder is named
 after a hash of every source file of the package and of the versions that compile it: after an edit there is a new,
-empty folder, and the next run compiles again.
+empty folder, and the next run compiles again.  Kernels with formulas from outside the package are not cached at all.
 """
 import contextlib
 import hashlib
 import os
 import platform
+import re
 import shutil
+import stat
 import tempfile
 import time
 from pathlib import Path
@@ -18,8 +20,11 @@ import llvmlite
 import numba
 import numpy as np
 
+from .threads import ForkSafeLock
+
 PACKAGE = Path(__file__).resolve().parents[1]
 DAYS_KEPT = 30
+OUR_FOLDERS = re.compile(r"[0-9a-f]{20}")
 
 
 def fingerprint():
@@ -33,29 +38,34 @@ def fingerprint():
 
 
 def cache_roots():
-    """Folders to try, best first: NUMBA_CACHE_DIR, the user's cache folder, a private one among temporary files."""
-    if numba.config.CACHE_DIR:
-        yield Path(numba.config.CACHE_DIR) / "minilstm"
-    yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "minilstm"
+    """Folders to try, best first: below NUMBA_CACHE_DIR, the user's cache folder, the folder of temporary files."""
+    home = os.path.expanduser("~")          # stays "~" where there is no home
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    yield Path(tempfile.gettempdir()) / f"minilstm-{user}"
+    if numba.config.CACHE_DIR:
+        yield Path(numba.config.CACHE_DIR) / "minilstm-kernels"
+    if os.environ.get("XDG_CACHE_HOME") or home != "~":
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path(home) / ".cache") / "minilstm-kernels"
+    yield Path(tempfile.gettempdir()) / f"minilstm-kernels-{user}"
 
 
 def private_folder(path):
-    """Make ``path`` and show that it can be written to and is nobody else's: cached code from it will be run."""
+    """Make ``path`` and show that it is a folder of ours that can be written to: cached code from it will be run."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if hasattr(os, "getuid") and path.stat().st_uid != os.getuid():
-        raise PermissionError(f"{path} belongs to another user")
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or hasattr(os, "getuid") and found.st_uid != os.getuid():
+        raise PermissionError(f"{path} is a link, or belongs to another user")
     with tempfile.TemporaryFile(dir=path):
         return path
 
 
 def remove_old(root):
-    """Delete the folders below ``root`` that no process has opened for DAYS_KEPT days."""
+    """Delete the cache folders below ``root`` that no process has opened for DAYS_KEPT days, and nothing else."""
     oldest = time.time() - DAYS_KEPT * 24 * 3600
     for folder in root.iterdir():
-        if folder.stat().st_mtime < oldest:
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            found = folder.lstat()
+            if OUR_FOLDERS.fullmatch(folder.name) and stat.S_ISDIR(found.st_mode) and found.st_mtime < oldest:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_cache_folder():
@@ -77,14 +87,22 @@ SETTINGS = {
     "fastmath": {"contract"},       # a*b + c in one instruction, and no other liberty: NaN and infinity stay
 }
 
+_decorating = ForkSafeLock()
 
-def kernel(function):
-    """Compile ``function`` with SETTINGS on its first call, and keep the machine code in CACHE_FOLDER."""
-    if CACHE_FOLDER is None:
+
+def kernel(function, cached=True):
+    """Compile ``function`` with SETTINGS on its first call; if ``cached``, keep the machine code in CACHE_FOLDER."""
+    if CACHE_FOLDER is None or not cached:
         return numba.njit(**SETTINGS)(function)
-    previous = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(CACHE_FOLDER)          # Numba reads it while it decorates
-    try:
-        return numba.njit(cache=True, **SETTINGS)(function)
-    finally:
-        numba.config.CACHE_DIR = previous
+    with _decorating:                                           # Numba reads the folder, a global, while it decorates
+        previous = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(CACHE_FOLDER)
+        try:
+            return numba.njit(cache=True, **SETTINGS)(function)
+        finally:
+            numba.config.CACHE_DIR = previous
+
+
+def is_ours(function):
+    """Does ``function`` stand in this package, whose sources the cache folder is named after?"""
+    return function.__module__.split(".")[0] == __name__.split(".")[0]

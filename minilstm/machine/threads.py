@@ -3,16 +3,37 @@
 Why not Numba's ``prange``: its default threading layer aborts the process when two Python threads enter parallel code
 at the same time, and all its layers fight for the cores with NumPy's own threads.  Kernels that release the interpreter
 lock on ordinary Python threads can do neither.  A hand-over to another thread costs about twenty microseconds, so small
-work stays on the calling thread (``parts``).
+work stays on the calling thread (``threads_for``).
 """
 import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from ..arguments import positive
+
 MULTIPLY_ADDS_WORTH_A_THREAD = 2_000_000        # some forty microseconds of one core: twice the price of a hand-over
 
-_lock = threading.Lock()
+
+class ForkSafeLock:
+    """A lock that a forked child finds open: the thread that held it in the parent does not exist in the child."""
+
+    def __init__(self):
+        self._renew()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._renew)
+
+    def _renew(self):
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *exception):
+        self._lock.release()
+
+
+_lock = ForkSafeLock()
 _pool = None
 _num_threads = None
 
@@ -38,8 +59,7 @@ def _from_environment():
 def set_num_threads(count):
     """Use ``count`` threads from now on.  Results are the same bits for any count."""
     global _num_threads, _pool
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ValueError(f"count: expected a positive integer, got {count!r}")
+    count = positive("count", count)
     with _lock:
         _num_threads = count
         retired, _pool = _pool, None
@@ -47,27 +67,22 @@ def set_num_threads(count):
         retired.shutdown(wait=False)
 
 
-def parts(count, multiply_adds):
-    """Into how many parts to cut ``count`` equal pieces of work of ``multiply_adds`` in all: at most one a thread."""
-    worth = int(multiply_adds // MULTIPLY_ADDS_WORTH_A_THREAD)
-    return max(1, min(get_num_threads(), count, worth))
+def threads_for(multiply_adds):
+    """How many threads so much work is worth."""
+    return max(1, min(get_num_threads(), int(multiply_adds // MULTIPLY_ADDS_WORTH_A_THREAD)))
 
 
-def spread(task, count):
-    """Call ``task(k)`` once for every k in range(count), on the calling thread and the pool's; returns when all are
-    done.  The calling thread works too, so a pool that others keep busy slows a call down but cannot block it."""
-    helpers = min(get_num_threads(), count) - 1
-    if helpers < 1:
-        for k in range(count):
-            task(k)
-        return
+def spread(task, count, threads):
+    """Call ``task(k)`` once for every k in range(count), on the calling thread and up to ``threads`` - 1 of the pool's;
+    returns when all are done.  The calling thread works too, so a pool that others keep busy, or that is gone at the
+    end of the program, slows a call down but cannot block it."""
     numbers = itertools.count()                                 # next() on it is atomic
 
     def work():
         while (k := next(numbers)) < count:
             task(k)
 
-    futures = _submit(work, helpers)
+    futures = _submit(work, min(threads, count) - 1)
     try:
         work()
     finally:
@@ -78,16 +93,25 @@ def spread(task, count):
 
 def _submit(work, times):
     global _pool
+    if times < 1:
+        return []
+    futures = []
+    helpers = max(1, get_num_threads() - 1)
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(max(1, _num_threads - 1), thread_name_prefix="minilstm")
-        return [_pool.submit(work) for _ in range(times)]
+            _pool = ThreadPoolExecutor(helpers, thread_name_prefix="minilstm")
+        try:
+            for _ in range(times):
+                futures.append(_pool.submit(work))
+        except RuntimeError:                                    # the interpreter is shutting down
+            pass
+    return futures
 
 
 def _forget_pool():
-    """A forked child has none of its parent's threads, and perhaps a lock that one of them held."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    """A forked child has none of its parent's threads."""
+    global _pool
+    _pool = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,6 +1,6 @@
 """The product on the processor: packed panels, register blocks, one pool of threads.
 
-    pack       B (K,N) -> panels (P,K,WIDTH): one panel holds the columns of one cache line, contiguous along k
+    pack       B (K,N) -> panels (P,K,lanes): one panel holds the columns of one cache line, contiguous along k
     product    rows of A in chunks: each is copied together, then multiplied with one panel after the other
 
 A packed matrix is read with stride one and can be used many times: a recurrent layer packs its U once per call and
@@ -10,7 +10,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ..machine.kernel import kernel
-from ..machine.threads import parts, spread
+from ..machine.threads import spread, threads_for
 from .micro_kernel import LINE_BYTES, ROWS, block_product
 
 DEPTH = 256                 # of a pass over k: 256 lines of a panel are 16 KiB, half of a small first-level cache
@@ -21,14 +21,14 @@ block_of_two = block_product(2)
 block_of_one = block_product(1)
 
 
-def width(dtype):
+def lanes_of(dtype):
     """Columns of a panel: one cache line."""
     return LINE_BYTES // np.dtype(dtype).itemsize
 
 
 @register_jitable
 def add_product(A, rows, panels, panel, first_k, depth, C, column):
-    """C[:rows, column:column+WIDTH] += A[:rows, :depth] @ panels[panel, first_k:first_k+depth].  A, C contiguous."""
+    """C[:rows, column:column+lanes] += A[:rows, :depth] @ panels[panel, first_k:first_k+depth].  A, C contiguous."""
     a_stride, c_stride = A.shape[1], C.shape[1]
     p_start = (panel * panels.shape[1] + first_k) * panels.shape[2]
     r = 0
@@ -54,9 +54,9 @@ def _pack_panels(B, panels, start, stop):
 
 
 def pack(B):
-    """B (K,N), any strides -> panels (P,K,WIDTH); columns beyond N are zero."""
+    """B (K,N), any strides -> panels (P,K,lanes); columns beyond N are zero."""
     K, N = B.shape
-    lanes = width(B.dtype)
+    lanes = lanes_of(B.dtype)
     panels = np.empty((-(-N // lanes), K, lanes), B.dtype)
     _in_parts(lambda start, stop: _pack_panels(B, panels, start, stop), len(panels), 4 * K * N)
     return panels
@@ -64,9 +64,9 @@ def pack(B):
 
 @kernel
 def _product_rows(A, panels, bias, C, start, stop):
-    """Rows start to stop of C = A @ B + bias."""
+    """Rows start to stop of C[:, :N] = A @ B + bias."""
     K = A.shape[1]
-    N = C.shape[1]
+    N = len(bias)
     lanes = panels.shape[2]
     a = np.empty((CHUNK, min(K, DEPTH)), A.dtype)
     c = np.empty((CHUNK, lanes), A.dtype)
@@ -103,16 +103,20 @@ def product(A, B, bias=None):
     """A @ B + bias.  A (M,K) and B (K,N) of one floating-point type, any strides; bias (N,) or None -> (M,N).
 
     The bits of a row depend on that row, B and bias alone."""
-    M, K = A.shape
-    N = B.shape[1]
-    panels = pack(B)
-    bias = np.zeros(N, A.dtype) if bias is None else bias
-    C = np.empty((M, N), A.dtype)
-    _in_parts(lambda start, stop: _product_rows(A, panels, bias, C, start, stop), M, M * K * N)
+    C = np.empty((A.shape[0], B.shape[1]), A.dtype)
+    fill_with_product(C, A, B, np.zeros(B.shape[1], A.dtype) if bias is None else bias)
     return C
+
+
+def fill_with_product(C, A, B, bias):
+    """The first N columns of C = A @ B + bias.  C contiguous, with N columns or more; the others stay as they are."""
+    M, K = A.shape
+    panels = pack(B)
+    _in_parts(lambda start, stop: _product_rows(A, panels, bias, C, start, stop), M, M * K * len(bias))
 
 
 def _in_parts(task, count, multiply_adds):
     """task(start, stop) over range(count), cut evenly among as many threads as the work is worth."""
-    cuts = [count * k // n for n in [parts(count, multiply_adds)] for k in range(n + 1)]
-    spread(lambda k: task(cuts[k], cuts[k + 1]), len(cuts) - 1)
+    threads = threads_for(multiply_adds)
+    cuts = [count * k // threads for k in range(threads + 1)]
+    spread(lambda k: task(cuts[k], cuts[k + 1]), threads, threads)

@@ -5,8 +5,8 @@
 
 A state array has T+1 slots, the moments between the steps: step t leads from slot t to slot t+1 and, with ``reverse``,
 from slot t+1 to slot t.  So the initial state stands in slot 0, in reverse in slot T, and the final one at the other
-end.  On a masked step the state is carried over bit for bit.  Masked steps of x must hold finite numbers, such as zeros
-(``masking.select``): whatever they are, it does not reach a value or a gradient.
+end.  On a masked step the state is carried over bit for bit.  x must be finite there, such as the zeros that
+``masking.select`` puts in; which numbers they are does not matter.
 
 These functions work for any cell and any dtype, complex ones included.
 """
@@ -41,7 +41,9 @@ def forward(cell, weights, x, mask, initial, reverse=False):
     steps = {}
     for t, before, after in walk(T, reverse):
         real = mask[:, t, None]
-        new, steps[t] = cell.step(weights, x[:, t], *(s[:, before] for s in states))
+        x_t = np.ascontiguousarray(x[:, t])             # or the product of one step would round as T's stride decides
+        prev = [np.where(real, s[:, before], 0) for s in states]        # masked rows compute with zeros, for nothing
+        new, steps[t] = cell.step(weights, x_t, *prev)
         for s, s_new in zip(states, new):
             s[:, after] = np.where(real, s_new, s[:, before])
     return tuple(states), Cache(cell, weights, mask, reverse, steps, D)

@@ -1,8 +1,11 @@
 """The training loop: shuffle, batch, forward, loss, backward, clip, step."""
+import math
+
 import numpy as np
 from tqdm import tqdm
 
-from ..layers.arguments import describe, positive
+from ..arguments import describe, natural, positive
+from ..layers.layer import first
 from .clipping import clip_global_norm
 from .losses import mean_squared_error
 from .optimizers import Adam
@@ -10,52 +13,63 @@ from .optimizers import Adam
 
 def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared_error, loss_mask=None, optimizer=None,
         clip_norm=1.0, seed=0, progress=True):
-    """Train ``model`` in place -> the mean loss of each epoch, a list.
+    """Train ``model`` in place -> the loss of each epoch, a list.
 
-    model        a Layer with forward(x, mask) -> (y, cache) and backward(cache, dy), such as Sequential
+    model        a Layer, such as Sequential: forward(x) or forward(x, mask=) -> (y, cache), backward(cache, dy)
     x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch
-    mask         (N,T) bool or None: the real steps, for the model and, unless loss_mask says otherwise, for the loss
-    loss_mask    (N,T) bool or None: the steps whose error counts, for example none of a warm-up
-    loss         function (y, target, mask) -> (loss, dy)
+    mask         (N,T) bool or None: the real steps
+    loss_mask    (N,T) bool or None: of the real steps, those whose error counts, for example none of a warm-up
+    loss         function (y, target, mask) -> (mean over the steps of the mask, dy)
     optimizer    Adam() if None
     clip_norm    limit of the gradients' global norm; None: no clipping
     seed         of the shuffling
     progress     show a bar with the loss; it is silent where the output is no terminal
 
-    Raises ValueError where the numbers of sequences differ or are 0, FloatingPointError when a loss or a gradient is
+    The loss of an epoch is the mean over all steps that count, while the weights move from batch to batch.  A batch
+    with none is passed over.
+
+    Raises TypeError or ValueError for data that do not fit together, FloatingPointError when a loss or a gradient is
     not finite: the parameters are then those before that batch."""
     epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
-    loss_mask = mask if loss_mask is None else loss_mask
-    for name, array in {"target": target, "mask": mask, "loss_mask": loss_mask}.items():
-        if array is not None and len(array) != len(x):
-            raise ValueError(f"{name}: expected {len(x)} sequences, as x has, got {describe(array)}")
+    data = {"x": x, "target": target, "mask": mask, "loss_mask": loss_mask}
+    for name, array in data.items():
+        is_mask = name.endswith("mask")
+        if not (isinstance(array, np.ndarray) and (array.dtype == bool or not is_mask) or is_mask and array is None):
+            raise TypeError(f"{name}: expected a NumPy array{' of bool' * is_mask}, got {describe(array)}")
+        if array is not None and (array.ndim < 2 or array.shape[:2] != x.shape[:2] or len(array) == 0):
+            raise ValueError(f"{name}: expected (N,T,...) with N > 0, N and T as in x, got {describe(array)}")
+    counts = np.ones(x.shape[:2], bool)
+    for array in (mask, loss_mask):
+        counts = counts if array is None else counts & array
     optimizer = optimizer or Adam()
-    rng = np.random.default_rng(seed)
-    if len(x) == 0:
-        raise ValueError(f"x: expected at least one sequence, got {describe(x)}")
+    rng = np.random.default_rng(natural("seed", seed))
     history = []
     with tqdm(total=epochs, desc="training", unit="epoch", disable=None if progress else True) as bar:
-        for _ in range(epochs):
-            losses = []
+        for epoch in range(epochs):
+            total = 0
             order = rng.permutation(len(x))
             for start in range(0, len(x), batch_size):
                 rows = order[start:start + batch_size]
-                batch = [None if a is None else a[rows] for a in (x, target, mask, loss_mask)]
-                losses.append(_train_on(model, *batch, loss, optimizer, clip_norm) * len(rows))
-            history.append(sum(losses) / len(x))
+                steps = counts[rows].sum()
+                if steps:
+                    batch = (x[rows], target[rows], None if mask is None else mask[rows], counts[rows])
+                    try:
+                        total += steps * _train_on(model, *batch, loss, optimizer, clip_norm)
+                    except FloatingPointError as error:
+                        raise FloatingPointError(f"epoch {epoch + 1}, sequences {rows.tolist()}: {error}") from None
+            history.append(float(total / max(1, counts.sum())))
             bar.set_postfix(loss=f"{history[-1]:.4g}")
             bar.update()
     return history
 
 
-def _train_on(model, x, target, mask, loss_mask, loss, optimizer, clip_norm):
-    y, cache = model.forward(x, mask)
-    value, dy = loss(y, target, loss_mask)
+def _train_on(model, x, target, mask, counts, loss, optimizer, clip_norm):
+    out, cache = model.forward(x, mask=mask) if model.takes_mask else model.forward(x)
+    value, dy = loss(first(out), target, counts)
     if not np.isfinite(value):
         raise FloatingPointError(f"the loss is {value}")
     model.zero_grads()
     model.backward(cache, dy)
-    if clip_norm is not None:
-        clip_global_norm(model, clip_norm)
+    clip_global_norm(model, math.inf if clip_norm is None else clip_norm)
     optimizer.step(model)
     return value

@@ -1,7 +1,7 @@
 """Losses: functions (y, target, mask) -> (loss, gradient of y)."""
 import numpy as np
 
-from ..layers.arguments import describe
+from ..arguments import describe
 
 
 def mean_squared_error(y, target, mask=None):

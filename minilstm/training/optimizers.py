@@ -1,4 +1,6 @@
 """Optimizers: from gradients to new parameters."""
+import weakref
+
 import numpy as np
 
 
@@ -21,12 +23,19 @@ class Adam:
             raise ValueError(f"betas: expected two numbers in [0, 1), got {betas!r}")
         if not epsilon > 0:
             raise ValueError(f"epsilon: expected a positive number, got {epsilon!r}")
-        self.rate, self.betas, self.epsilon = rate, betas, epsilon
+        self.rate, self.betas, self.epsilon = float(rate), tuple(map(float, betas)), float(epsilon)
         self.t = 0
         self.means = {}         # full name of a parameter -> (m, v)
+        self._model = None      # the one it belongs to
 
     def step(self, model):
-        """Move every parameter of ``model`` by one step along its gradient; the gradients stay as they are."""
+        """Move every parameter of ``model`` by one step along its gradient; the gradients stay as they are.
+
+        Raises ValueError for another model than that of the first step."""
+        if self._model is None:
+            self._model = weakref.ref(model)
+        if self._model() is not model:
+            raise ValueError("model: expected the one of the first step, whose means this optimizer keeps, got another")
         self.t += 1
         for prefix, layer in model.walk():
             for name, g in layer.grads.items():

@@ -1,9 +1,9 @@
-"""torch.nn.LSTM on given weights and inputs, in this project's layout: for the fixtures, and for live comparison."""
+"""PyTorch's layers on given weights and inputs, in this project's layout: for the fixtures, and for live comparison."""
 import numpy as np
 
-from helpers import random_batch, random_lstm
+from helpers import random_batch, random_layer, states_of
 
-CASES = {
+SIZES = {
     "full": dict(B=3, T=5, D=2, H=4),
     "ragged": dict(B=4, T=6, D=3, H=5, lengths=[6, 2, 1, 4]),
     "both directions": dict(B=3, T=4, D=2, H=3, bidirectional=True),
@@ -16,6 +16,10 @@ CASES = {
 }
 
 
+CASES = {f"{kind}, {name}": dict(case, kind=kind)
+         for kind in ("LSTM", "GRU", "RNN, tanh", "RNN, relu") for name, case in SIZES.items()}
+
+
 def options_of(case):
     return {"num_layers": case.get("num_layers", 1), "bidirectional": case.get("bidirectional", False)}
 
@@ -23,11 +27,11 @@ def options_of(case):
 def make_inputs(case, seed):
     """-> (weights, batch), float64, all random; a zero initial state only where the case says so."""
     rng = np.random.default_rng(seed)
-    net = random_lstm(rng, case["D"], case["H"], dtype="float64", **options_of(case))
+    net = random_layer(rng, case["kind"], case["D"], case["H"], dtype="float64", **options_of(case))
     batch = random_batch(rng, net, case["B"], case["T"])
     if case.get("zero_state"):
-        batch["h0"][:] = 0
-        batch["c0"][:] = 0
+        for state in states_of(batch).values():
+            state[:] = 0
     return net.state_dict(), batch
 
 
@@ -36,21 +40,24 @@ def run_torch(case, weights, batch):
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-    layer = torch.nn.LSTM(case["D"], case["H"], batch_first=True, dtype=torch.float64, **options_of(case))
+    kind, _, activation = case["kind"].partition(", ")
+    options = options_of(case) | ({"nonlinearity": activation} if activation else {})
+    layer = getattr(torch.nn, kind)(case["D"], case["H"], batch_first=True, dtype=torch.float64, **options)
     layer.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
     tensors = {name: torch.tensor(a, requires_grad=not name.startswith("d")) for name, a in batch.items()}
     ours = batch["h0"].shape                                        # (layers,dirs,B,H); PyTorch's is (layers*dirs,B,H)
     theirs = (-1, *ours[2:])
-    states = tensors["h0"].reshape(theirs), tensors["c0"].reshape(theirs)
+    initial = [tensors[name].reshape(theirs) for name in states_of(batch)]
+    initial = tuple(initial) if len(initial) > 1 else initial[0]
     if "lengths" in case:
         packed = pack_padded_sequence(tensors["x"], case["lengths"], batch_first=True, enforce_sorted=False)
-        y, (h_n, c_n) = layer(packed, states)
+        y, final = layer(packed, initial)
         y, _ = pad_packed_sequence(y, batch_first=True, total_length=case["T"])
     else:
-        y, (h_n, c_n) = layer(tensors["x"], states)
-    h_n, c_n = h_n.reshape(ours), c_n.reshape(ours)
-    torch.autograd.backward([y, h_n, c_n], [tensors["dy"], tensors["dh_n"], tensors["dc_n"]])
-    found = {"y": y, "h_n": h_n, "c_n": c_n}
-    found |= {"d" + name: tensors[name].grad for name in ("x", "h0", "c0")}
+        y, final = layer(tensors["x"], initial)
+    final = final if isinstance(final, tuple) else (final,)
+    found = {"y": y} | {name: s.reshape(ours) for name, s in zip(("h_n", "c_n"), final)}
+    torch.autograd.backward(list(found.values()), [tensors["d" + name] for name in found])
+    found |= {"d" + name: tensors[name].grad for name in ("x", *states_of(batch))}
     found |= {"d " + name: p.grad for name, p in layer.named_parameters()}
     return {name: tensor.detach().numpy() for name, tensor in found.items()}

@@ -7,11 +7,13 @@ import numbers
 import numpy as np
 
 FLOATS = ("float32", "float64")
+COMPLEX = ("complex64", "complex128")
 
 
 def describe(value):
     """What came, in a few words: dtype and shape of an array, or else the type."""
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    plain = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+    return f"{value.dtype} {value.shape}" if plain else type(value).__name__
 
 
 def positive(name, value):
@@ -21,10 +23,28 @@ def positive(name, value):
     return int(value)
 
 
+def natural(name, value):
+    """An integer, 0 or more -> int."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(f"{name}: expected an integer, 0 or more, got {value!r}")
+    return int(value)
+
+
 def one_of(name, value, choices):
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
     return value
+
+
+def dtype_of(name, value, choices=FLOATS):
+    """A dtype, or its name -> the np.dtype, one of ``choices``."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        dtype = None
+    if value is None or dtype is None or dtype.name not in choices:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")
+    return dtype
 
 
 def flag(name, value):
@@ -37,14 +57,16 @@ def floats(name, value, dtype, shape, letters):
     """An array of just this dtype and shape -> the same, C-contiguous.  ``letters`` names the axes, as in "(B,T,D)"; an
     axis given as None may have any length."""
     wanted = "(" + ", ".join(letter if n is None else f"{letter}={n}" for letter, n in zip(letters, shape)) + ")"
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array {dtype} {wanted}, got {describe(value)}")
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain NumPy array {dtype} {wanted}, got {describe(value)}")
     if value.dtype != dtype:
         cure = (f"; nothing is cast silently: pass {name}.astype('{dtype}'), or build the layer with another dtype"
                 if value.dtype.kind in "fiub" else "")
         raise TypeError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
     if value.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, value.shape)):
-        raise ValueError(f"{name}: expected {dtype} {wanted}, got {describe(value)}")
+        cure = ("; x[None] makes one sequence (T, D) a batch, x[:, :, None] gives (B, T) numbers a feature axis"
+                if name == "x" and (value.ndim, len(shape)) == (2, 3) else "")
+        raise ValueError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
     return np.ascontiguousarray(value)
 
 
@@ -59,7 +81,7 @@ def mask_of(x, mask, lengths):
         return np.ones((B, T), bool)
     if not isinstance(mask, np.ndarray) or mask.dtype != bool:
         raise TypeError(f"mask: expected a bool array (B={B}, T={T}), True = a real step, got {describe(mask)}; "
-                        "write mask.astype(bool) if non-zero means real")
+                        "np.array(mask, dtype=bool) makes one where non-zero means real")
     if mask.shape != (B, T):
         raise ValueError(f"mask: expected shape (B={B}, T={T}), as x has, got {mask.shape}")
     return mask.copy()
@@ -67,7 +89,10 @@ def mask_of(x, mask, lengths):
 
 def mask_from_lengths(lengths, B, T):
     """lengths (B,) integers from 0 to T: the first ``length`` steps of a row are real -> (B,T) bool."""
-    lengths = np.asarray(lengths)
+    try:
+        lengths = np.asarray(lengths)
+    except ValueError:
+        raise ValueError(f"lengths: expected shape (B={B},), got rows of different lengths") from None
     if lengths.dtype.kind not in "iu" and lengths.size:
         raise TypeError(f"lengths: expected integers (B={B},), got {describe(lengths)}")
     if lengths.shape != (B,):

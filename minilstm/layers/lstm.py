@@ -1,0 +1,68 @@
+"""The LSTM layer, with its variants."""
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import cells
+from ..arguments import flag
+from .recurrent import Recurrent
+
+
+class LSTMOutput(NamedTuple):
+    """What ``LSTM.forward`` returns.  B batch, T steps, H hidden units, dirs 1 or 2."""
+    y: np.ndarray           # (B,T,dirs*H)        h of the top layer at every step
+    h_n: np.ndarray         # (layers,dirs,B,H)   h after the last real step of each row
+    c_n: np.ndarray         # (layers,dirs,B,H)   c after the last real step of each row
+
+
+class LSTMGradients(NamedTuple):
+    """What ``LSTM.backward`` returns."""
+    dx: np.ndarray          # (B,T,D)
+    dh0: np.ndarray         # (layers,dirs,B,H)
+    dc0: np.ndarray         # (layers,dirs,B,H)
+
+
+class LSTM(Recurrent):
+    """Long short-term memory over a batch of sequences.  The equations are in ``minilstm/cells/lstm.py``.
+
+    input_size      D, features of one step
+    hidden_size     H, units of a layer in one direction
+    num_layers      layers on top of each other, each reading the y of the one below
+    bidirectional   also walk every sequence from its end; y and the layer above get both, side by side
+    peephole        gates also see the memory: ``minilstm/cells/lstm_peephole.py``
+    coupled         1 - i in place of a forget gate: ``minilstm/cells/lstm_coupled.py``; not together with peephole
+    dtype           "float32" or "float64"
+    backend         "cpu" (compiled) or "reference" (plain NumPy)
+    seed            of the initial weights: Glorot uniform W, orthogonal U, forget bias 1, all else 0.  Layers of one
+                    kind, size and seed begin with the same weights: give those of one model different seeds.
+    """
+
+    def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, peephole=False, coupled=False,
+                 dtype="float32", backend="cpu", seed=0):
+        if flag("peephole", peephole) and flag("coupled", coupled):
+            raise ValueError("peephole, coupled: expected at most one of the two to be True, got both")
+        cell = (cells.LSTM_PEEPHOLE_CELL if peephole else
+                cells.LSTM_COUPLED_CELL if flag("coupled", coupled) else cells.LSTM_CELL)
+        super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
+                         dtype=dtype, backend=backend, seed=seed)
+
+    def forward(self, x, mask=None, h0=None, c0=None, *, masked_output="zero", lengths=None):
+        """x (B,T,D) -> LSTMOutput(y, h_n, c_n), cache.
+
+        mask            (B,T) bool, True = a real step; any pattern.  On a masked step h and c are carried bit for bit,
+                        and whatever x holds there, NaN included, is never read.
+        lengths         (B,) integers, instead of a mask: the first so many steps are real
+        h0, c0          (layers,dirs,B,H), zeros if not given
+        masked_output   y at a masked step: "zero", or "hold" for the last real output (0 before the first one)
+
+        An infinite real input, or initial state of a row that has a real step, counts as NaN: it would only saturate
+        the gates, and nobody would see it.
+        Raises TypeError for another dtype or kind of array, ValueError for another shape or value."""
+        output, cache = self._forward(x, mask, lengths, {"h0": h0, "c0": c0}, masked_output)
+        return LSTMOutput(*output), cache
+
+    def backward(self, cache, dy=None, dh_n=None, dc_n=None):
+        """The gradients of y, h_n and c_n (None: zero), in their shapes -> dx (B,T,D), dh0, dc0; adds to ``grads``.
+
+        dx is 0 at masked steps.  Raises ValueError if all three are None, else as ``forward`` does."""
+        return LSTMGradients(*self._backward(cache, dy, {"dh_n": dh_n, "dc_n": dc_n}))

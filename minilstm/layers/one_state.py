@@ -1,0 +1,59 @@
+"""The layers with one state: GRU and the simple RNN."""
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import cells
+from ..arguments import one_of
+from .recurrent import Recurrent
+
+
+class Output(NamedTuple):
+    """What ``forward`` returns.  B batch, T steps, H hidden units, dirs 1 or 2."""
+    y: np.ndarray           # (B,T,dirs*H)        h of the top layer at every step
+    h_n: np.ndarray         # (layers,dirs,B,H)   h after the last real step of each row
+
+
+class Gradients(NamedTuple):
+    """What ``backward`` returns."""
+    dx: np.ndarray          # (B,T,D)
+    dh0: np.ndarray         # (layers,dirs,B,H)
+
+
+class OneState(Recurrent):
+    """The two verbs of a layer whose state is h alone."""
+
+    def forward(self, x, mask=None, h0=None, *, masked_output="zero", lengths=None):
+        """x (B,T,D) -> Output(y, h_n), cache.  The arguments, and the errors raised, are those of ``LSTM.forward``."""
+        output, cache = self._forward(x, mask, lengths, {"h0": h0}, masked_output)
+        return Output(*output), cache
+
+    def backward(self, cache, dy=None, dh_n=None):
+        """The gradients of y and h_n (None: zero), in their shapes -> dx (B,T,D), dh0; adds to ``grads``.
+
+        dx is 0 at masked steps.  Raises ValueError if both are None, else as ``forward`` does."""
+        return Gradients(*self._backward(cache, dy, {"dh_n": dh_n}))
+
+
+class GRU(OneState):
+    """Gated recurrent units over a batch of sequences.  The equations are in ``minilstm/cells/gru.py``.
+
+    The arguments are those of ``LSTM``.  The reset gate acts after the product with U, as in PyTorch and cuDNN."""
+
+    def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, dtype="float32", backend="cpu",
+                 seed=0):
+        super().__init__(cells.GRU_CELL, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
+                         dtype=dtype, backend=backend, seed=seed)
+
+
+class RNN(OneState):
+    """The simple recurrent net over a batch of sequences.  The equations are in ``minilstm/cells/rnn.py``.
+
+    activation   "tanh" or "relu"; the other arguments are those of ``LSTM``"""
+
+    def __init__(self, input_size, hidden_size, *, activation="tanh", num_layers=1, bidirectional=False,
+                 dtype="float32", backend="cpu", seed=0):
+        one_of("activation", activation, ("tanh", "relu"))
+        cell = cells.RNN_TANH_CELL if activation == "tanh" else cells.RNN_RELU_CELL
+        super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
+                         dtype=dtype, backend=backend, seed=seed)
