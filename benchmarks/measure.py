@@ -69,6 +69,7 @@ def markdown_table(head, rows):
 def save(name, result):
     """Write benchmarks/results/<date>_<name>.json."""
     path = ROOT / "benchmarks" / "results" / f"{datetime.date.today()}_{name}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path
 

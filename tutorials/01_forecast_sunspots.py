@@ -10,7 +10,7 @@
 #   squares.  For a short series this is a strong opponent.
 #
 # Run it:  `python tutorials/01_forecast_sunspots.py`.  It takes well under a minute, compiling the kernels on the
-# first use included.  The picture is saved beside it.
+# first use included.  The picture is saved in `tutorials/pictures/`.
 
 # %%
 import time
@@ -50,7 +50,7 @@ def place(of_year):
 def scaling(before):
     """Functions to scaled values and back, from the years before ``before`` alone.
 
-    The square root makes the ups and downs of high and of low cycles alike; then mean 0, standard deviation 1."""
+    High cycles vary more than low ones, and the square root makes the variation alike; then mean 0, deviation 1."""
     known = np.sqrt(sunspots[:place(before)])
     mean, deviation = known.mean(), known.std()
     return (lambda s: (np.sqrt(s) - mean) / deviation), (lambda v: np.maximum(v * deviation + mean, 0) ** 2)
@@ -64,8 +64,8 @@ def rmse(forecast, of_years):
 # %% [markdown]
 # ## The linear opponent
 #
-# AR(p):  v[t+1] = w[0] v[t] + w[1] v[t-1] + ... + w[p-1] v[t-p+1] + bias.  The order p is the one with the smallest
-# Akaike criterion, n log(mean squared error) + 2 (p + 1), on the years it is fitted to.
+# With v the scaled series, AR(p) is  v[t+1] = w[0] v[t] + w[1] v[t-1] + ... + w[p-1] v[t-p+1] + bias.  The order p is
+# the one with the smallest Akaike criterion, n log(mean squared error) + 2 (p + 1), on the years it is fitted to.
 
 # %%
 def lags(values, p):
@@ -100,8 +100,8 @@ def linear_forecast(series, before, years_ahead):
 # ## Windows: what an LSTM reads
 #
 # A batch of sequences is an array `x` of shape `(B, T, D)`: B sequences, T steps, D numbers at each step.  Here D = 1,
-# and we cut the series into overlapping windows of T = 44 years, four cycles.  The network says at **every** step what
-# comes next, so the target has the shape of x, one year later:
+# and we cut v into overlapping windows of T = 44 years: long enough for four cycles, of which we know.  The network
+# says at **every** step what comes next, so the target has the shape of x, one year later:
 #
 #     x[b]       v[b]        v[b+1]  ...  v[b+T-1]
 #     target[b]  v[b+1]-v[b]         ...  v[b+T]-v[b+T-1]
@@ -126,12 +126,15 @@ def windows(series):
 #
 # At each step the LSTM updates its memory c and its output h (the equations stand in `minilstm/cells/lstm.py`):
 #
-#     i, f, o = sigmoid(...)      how much to write, to keep, to show
-#     g       = tanh(...)         what to write
+#     i, f, o = sigmoid(...)      how much to write, to keep, to show; in the brackets stands a weighted sum of x
+#     g       = tanh(...)         what to write;                       and of the h of the step before
 #     c       = f * c_prev + i * g
 #     h       = o * tanh(c)
 #
-# `fit` shuffles the windows, computes the loss and its gradient, clips the gradient and lets Adam take a step.
+# H, the number of units, is the length of c and h.  `fit` goes through all windows twenty times (twenty *epochs*), in
+# random batches of 32.  For each batch it computes the loss, here the mean squared error, and its gradient; shortens
+# the gradient if it is too long; and lets Adam, a gradient method with a step of its own for each weight, take a step.
+# The rate and the number of epochs were found on the validation years below, like H.
 
 # %%
 def train(series, before, hidden_size, seed, progress=False):
@@ -167,7 +170,7 @@ SEEDS = range(5)
 to_scale, to_sunspots = scaling(VALIDATE)
 series = to_scale(sunspots[:place(TEST)])
 p, linear = linear_forecast(series, VALIDATE, 1)
-print(f"\n{VALIDATE}-{TEST - 1}, one year ahead: root mean squared error in sunspots")
+print(f"\n{VALIDATE}-{TEST - 1}, one year ahead: root mean squared error in sunspots; of five seeds the mean (range)")
 print(f"  AR({p})            {rmse(to_sunspots(linear[:, 0]), (VALIDATE, TEST)):5.1f}")
 validation = {}
 for hidden_size in (2, 4, 8, 16):
@@ -176,16 +179,17 @@ for hidden_size in (2, 4, 8, 16):
               for model, _ in trained]
     validation[hidden_size] = np.mean(errors)
     print(f"  LSTM, {hidden_size:2d} units   {np.mean(errors):5.1f}   ({min(errors):.1f} to {max(errors):.1f}), "
-          f"training loss {np.mean([history[-1] for _, history in trained]):.3f}", flush=True)
+          f"loss of training {np.mean([history[-1] for _, history in trained]):.3f}", flush=True)
 best = min(validation, key=validation.get)
 
 # %% [markdown]
-# The largest network fits the past best and the future worst: 166 windows of one and the same series are not much.  The
-# best size is trained once more, now on all years before 1960, and the forecasts of the five networks are averaged.
+# The loss of training, in scaled units, falls with every size; the error on years not seen does not.  166 windows of
+# one and the same series are not much.  The best size is trained once more, now on all years before 1960, and the
+# forecasts of the five networks are averaged.
 #
 # ## The test
 #
-# From each year of 1960-2008 on, forecasts for one to eleven years ahead; `nan` where the series ends.
+# At the end of each year from 1959 to 2007, forecasts for the next one to eleven years; those beyond 2008 are left out.
 
 # %%
 AHEAD = 11
@@ -197,7 +201,7 @@ p, linear = linear_forecast(series, TEST, AHEAD)
 forecasts = {
     "persistence": np.repeat(sunspots[place(TEST) - 1:-1, None], AHEAD, axis=1),
     f"AR({p})": to_sunspots(linear),
-    f"LSTM, {best} units": np.mean(networks, axis=0),
+    f"LSTM, mean of {len(SEEDS)}": np.mean(networks, axis=0),
 }
 truth = np.full((len(sunspots) - place(TEST), AHEAD), np.nan)
 for k in range(AHEAD):
@@ -212,10 +216,11 @@ single = [np.sqrt(np.mean((network[:, 0] - truth[:, 0]) ** 2)) for network in ne
 print(f"  the five networks alone, one year ahead: {min(single):.1f} to {max(single):.1f}")
 
 # %% [markdown]
-# Read the first column first.  Nobody told the LSTM that there is a cycle, nor how long it is; it found one, and halves
-# the error of persistence.  AR(9) was told to look at the last nine years, has ten weights to find where eight LSTM
-# units have 361, and is as good or a little better; clearly better when forecasts are built on forecasts.  On three
-# hundred numbers that is the usual result, and a reason always to run the linear model too.
+# Read the first column first.  The LSTM halves the error of persistence: from windows of numbers alone it has learned
+# the cycle.  AR(9) found, on the same years, that nine of them are enough; it has ten weights where a network of eight
+# units and its linear layer have 361, and it is as good or a little better, and clearly better when forecasts are built
+# on forecasts.  On three hundred numbers that is the usual result, and a reason always to run the linear model too.  At
+# eleven years persistence recovers: one cycle later the Sun is about where it was.
 #
 # ## The picture
 
@@ -227,9 +232,10 @@ whole, near, far = figure.subplot_mosaic([["whole", "whole"], ["near", "far"]]).
 
 whole.fill_between(year, sunspots, color=BLACK, alpha=0.15, lw=0)
 whole.plot(year, sunspots, color=BLACK, lw=0.9)
-for first, last, text in ((1700, VALIDATE, "fitted"), (VALIDATE, TEST, "size chosen"), (TEST, END, "tested")):
+spans = ((1700, VALIDATE, "fitted"), (VALIDATE, TEST, "size chosen,\nthen fitted"), (TEST, END, "tested"))
+for first, last, text in spans:
     whole.axvline(last, color=GREY, lw=0.8)
-    whole.text((first + last) / 2, 205, text, ha="center", color=BLACK)
+    whole.text((first + last) / 2, 222, text, ha="center", va="top", color=BLACK)
 whole.set(title="Sunspots, yearly means", xlim=(1700, END), ylim=(0, 225), ylabel="sunspots")
 
 near.plot(year[place(TEST):], truth[:, 0], "o", color=BLACK, ms=4, label="counted")
