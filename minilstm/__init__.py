@@ -1,12 +1,12 @@
 """minilstm: an LSTM engine to read line by line, and then to use.  ``README.md`` has the reading order."""
 from .checks.gradients import check_gradients
-from .layers import GRU, LSTM, RNN, Layer, Linear, Sequential
+from .layers import GRU, LSTM, RNN, FormatError, Layer, Linear, Sequential, load, save
 from .machine.threads import get_num_threads, set_num_threads
 from .training import Adam, clip_global_norm, fit, mean_squared_error
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Adam", "GRU", "LSTM", "Layer", "Linear", "RNN", "Sequential", "check_gradients", "clip_global_norm", "fit",
-    "get_num_threads", "mean_squared_error", "set_num_threads",
+    "Adam", "FormatError", "GRU", "LSTM", "Layer", "Linear", "RNN", "Sequential", "check_gradients", "clip_global_norm",
+    "fit", "get_num_threads", "load", "mean_squared_error", "save", "set_num_threads",
 ]

@@ -3,6 +3,7 @@ from .layer import Layer
 from .linear import Linear
 from .lstm import LSTM
 from .one_state import GRU, RNN
+from .saving import FormatError, load, save
 from .sequential import Sequential
 
-__all__ = ["GRU", "LSTM", "Layer", "Linear", "RNN", "Sequential"]
+__all__ = ["FormatError", "GRU", "LSTM", "Layer", "Linear", "RNN", "Sequential", "load", "save"]

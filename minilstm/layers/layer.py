@@ -114,7 +114,9 @@ def stream(seed, *identity):
     """The random stream of a layer's initial weights, from its seed, kind and sizes.
 
     Two kinds of layer with one seed must not draw the same numbers: a Linear that repeats the weights of the LSTM below
-    it starts, and often ends, as a worse model."""
+    it starts, and often ends, as a worse model.  None for the seed None: zeros, for weights that will be loaded."""
+    if seed is None:
+        return None
     words = [ord(letter) for word in identity for letter in f"{word},"]
     return np.random.default_rng([natural("seed", seed), *words])
 

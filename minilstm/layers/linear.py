@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..matmul import cpu, reference
-from ..arguments import describe, floats, one_of, positive
+from ..arguments import describe, flag, floats, one_of, positive
 from .layer import Layer, stream
 
 BACKENDS = {"reference": reference, "cpu": cpu}
@@ -26,7 +26,7 @@ class Linear(Layer):
     input_size    D
     output_size   F
     bias          without one, y = x @ weight.T
-    Initial values: Glorot uniform weights, zero bias.
+    seed          of the initial weights, Glorot uniform; None: all zero.  The bias begins at 0.
     """
 
     def __init__(self, input_size, output_size, *, bias=True, dtype="float32", backend="cpu", seed=0):
@@ -35,9 +35,13 @@ class Linear(Layer):
         self.output_size = F = positive("output_size", output_size)
         rng = stream(seed, "Linear", D, F)
         limit = np.sqrt(6 / (D + F))                    # Glorot and Bengio 2010, equation 16
-        self._own("weight", rng.uniform(-limit, limit, (F, D)))
-        if bias:
+        self._own("weight", np.zeros((F, D)) if rng is None else rng.uniform(-limit, limit, (F, D)))
+        if flag("bias", bias):
             self._own("bias", np.zeros(F))
+
+    def arguments(self):
+        """The arguments that build this layer again, but for dtype, backend and seed."""
+        return {"input_size": self.input_size, "output_size": self.output_size, "bias": "bias" in self.params}
 
     def forward(self, x):
         """x (...,D) -> y (...,F), cache.  Raises TypeError or ValueError where x has another dtype or width."""

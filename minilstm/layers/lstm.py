@@ -33,8 +33,9 @@ class LSTM(Recurrent):
     coupled         1 - i in place of a forget gate: ``minilstm/cells/lstm_coupled.py``; not together with peephole
     dtype           "float32" or "float64"
     backend         "cpu" (compiled) or "reference" (plain NumPy)
-    seed            of the initial weights: Glorot uniform W, orthogonal U, forget bias 1, all else 0.  Layers of one
-                    kind, size and seed begin with the same weights: give those of one model different seeds.
+    seed            of the initial weights: Glorot uniform W, orthogonal U, forget bias 1, all else 0; None: all 0.
+                    Layers of one kind, size and seed begin with the same weights: give those of one model
+                    different seeds.
     """
 
     def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, peephole=False, coupled=False,
@@ -45,6 +46,10 @@ class LSTM(Recurrent):
                 cells.LSTM_COUPLED_CELL if flag("coupled", coupled) else cells.LSTM_CELL)
         super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
                          dtype=dtype, backend=backend, seed=seed)
+
+    def arguments(self):
+        return super().arguments() | {"peephole": self.cell is cells.LSTM_PEEPHOLE_CELL,
+                                      "coupled": self.cell is cells.LSTM_COUPLED_CELL}
 
     def forward(self, x, mask=None, h0=None, c0=None, *, masked_output="zero", lengths=None):
         """x (B,T,D) -> LSTMOutput(y, h_n, c_n), cache.

@@ -57,3 +57,6 @@ class RNN(OneState):
         cell = cells.RNN_TANH_CELL if activation == "tanh" else cells.RNN_RELU_CELL
         super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
                          dtype=dtype, backend=backend, seed=seed)
+
+    def arguments(self):
+        return super().arguments() | {"activation": "tanh" if self.cell is cells.RNN_TANH_CELL else "relu"}

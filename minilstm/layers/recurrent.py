@@ -45,6 +45,11 @@ class Recurrent(Layer):
                 for name, array in zip(self._names(layer, direction), initial):
                     self._own(name, array)
 
+    def arguments(self):
+        """The arguments that build this layer again, but for dtype, backend and seed."""
+        return {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
+                "bidirectional": self.bidirectional}
+
     def _forward(self, x, mask, lengths, initial, masked_output):
         """initial: dict name -> (layers,dirs,B,H) or None, a name for each of cell.states -> RecurrentOutput, Cache."""
         x = floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
@@ -131,8 +136,11 @@ def not_infinite(array, where=True):
 
 
 def initial_weights(cell, D, H, rng):
-    """Glorot uniform W, orthogonal U, block by block; the forget gate's bias 1, all else 0."""
+    """Glorot uniform W, orthogonal U, block by block; the forget gate's bias 1, all else 0.  Without rng all is 0."""
     blocks = len(cell.blocks)
+    if rng is None:
+        GH = blocks * H
+        return Weights(np.zeros((GH, D)), np.zeros((GH, H)), np.zeros(GH), np.zeros(GH), np.zeros((len(cell.own), H)))
     limit = np.sqrt(6 / (D + H))                                        # Glorot and Bengio 2010, equation 16
     W = rng.uniform(-limit, limit, (blocks * H, D))
     U = np.concatenate([orthogonal(H, rng) for _ in cell.blocks])        # Saxe, McClelland and Ganguli 2014

@@ -1,0 +1,115 @@
+"""Models in files: weights as safetensors, and in the file's metadata how to build the layer that they belong to.
+
+    metadata    format   "minilstm"
+                version  "1"
+                layer    JSON: {"type": "LSTM", "input_size": 3, ...}, or {"type": "Sequential", "layers": [...]}, in
+                         which {"same_as": 0} stands for the first of its layers, used again
+    tensors     the arrays of ``state_dict``, by their names
+
+Nothing in a file is ever executed: safetensors holds plain arrays, JSON plain values.
+"""
+import contextlib
+import json
+import os
+import secrets
+from pathlib import Path
+
+import safetensors
+import safetensors.numpy
+
+from .linear import Linear
+from .lstm import LSTM
+from .one_state import GRU, RNN
+from .sequential import Sequential
+
+FORMAT, VERSION = "minilstm", "1"
+TYPES = {layer_class.__name__: layer_class for layer_class in (GRU, LSTM, Linear, RNN)}
+
+
+class FormatError(ValueError):
+    """A file that holds no model of this format: foreign, damaged, of an unknown version, or with other tensors."""
+
+
+def save(path, layer):
+    """Write ``layer``, its weights and how it is built, to the file ``path``.
+
+    The file is complete or it is not there: it is written beside its place and renamed when it is on the disk.
+    Raises TypeError for a layer of a class that is not this library's, OSError where the file cannot be written."""
+    metadata = {"format": FORMAT, "version": VERSION, "layer": json.dumps(_describe(layer, {}))}
+    content = safetensors.numpy.save(layer.state_dict(), metadata)
+    path = Path(path)
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        with open(unfinished, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(unfinished)
+        raise
+
+
+def load(path, backend="cpu"):
+    """The layer that ``save`` wrote to ``path``, to compute on ``backend``.
+
+    Raises FormatError, which says what is wrong with the file, or OSError where it cannot be read."""
+    with open(path, "rb") as file:          # a missing file is the OSError that everybody knows
+        file.peek(1)
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            _check_version(metadata)
+            sizes = [file.get_slice(name).get_shape() for name in file.keys()]
+            layer = _build(json.loads(metadata["layer"]), backend, _Limits(sizes))
+            layer.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+            return layer
+    except (safetensors.SafetensorError, LookupError, TypeError, ValueError, MemoryError, RecursionError) as error:
+        reason = error.args[0] if error.args else type(error).__name__
+        raise FormatError(f"{path}: expected a {FORMAT} model of version {VERSION}, got one with: {reason}") from error
+
+
+def _check_version(metadata):
+    if metadata.get("format") != FORMAT:
+        raise FormatError(f"format {metadata.get('format')!r}")
+    if metadata.get("version") != VERSION:
+        raise FormatError(f"version {metadata.get('version')!r}")
+
+
+def _describe(layer, known):
+    """How ``layer`` is built, as JSON has it.  ``known``: id -> place, of the layers described already."""
+    if type(layer) is Sequential:
+        return {"type": "Sequential", "layers": [_describe(child, known) for child in layer.layers]}
+    if type(layer) not in TYPES.values():
+        raise TypeError(f"layer: expected one of {', '.join([*TYPES, 'Sequential'])}, got {type(layer).__name__}")
+    if id(layer) in known:
+        return {"same_as": known[id(layer)]}
+    known[id(layer)] = len(known)
+    return {"type": type(layer).__name__, **layer.arguments(), "dtype": layer.dtype.name}
+
+
+class _Limits:
+    """What a description may ask for, so that a damaged one cannot ask for all memory: no size beyond that of the
+    largest tensor, and no more layers than tensors.  Also the layers built so far."""
+
+    def __init__(self, shapes):
+        self.largest = max((n for shape in shapes for n in shape), default=0)
+        self.tensors = len(shapes)
+        self.built = []
+
+
+def _build(description, backend, limits):
+    description = dict(description)
+    if set(description) == {"same_as"}:
+        return limits.built[description["same_as"]]
+    kind = description.pop("type")
+    if kind == "Sequential":
+        return Sequential(*(_build(child, backend, limits) for child in description.pop("layers")))
+    for name, value in description.items():
+        limit = limits.tensors if name == "num_layers" else limits.largest
+        if isinstance(value, int) and value > max(1, limit):
+            raise ValueError(f"{name} {value}, more than its tensors hold")
+    layer = TYPES[kind](**description, backend=backend, seed=None)
+    limits.built.append(layer)
+    return layer

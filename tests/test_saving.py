@@ -1,0 +1,171 @@
+"""A saved model is the same model; any other file is refused with one kind of exception; nothing is half written."""
+import json
+import os
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import every_layer
+import minilstm
+from helpers import assert_close, same_bits
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The path of a small model in a file."""
+    path = tmp_path / "model.safetensors"
+    minilstm.save(path, minilstm.Sequential(minilstm.LSTM(2, 3), minilstm.Linear(3, 1)))
+    return path
+
+
+def rewritten(path, tensors=None, **metadata):
+    """The same file with other tensors or metadata; None as a value takes an entry out."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        old = {name: file.get_tensor(name) for name in file.keys()}
+        new = {key: value for key, value in (file.metadata() | metadata).items() if value is not None}
+    old = {name: a for name, a in (old | (tensors or {})).items() if a is not None}
+    path.write_bytes(safetensors.numpy.save(old, new))
+    return path
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_round_trip_of_every_layer(tmp_path, backend):
+    rng = np.random.default_rng(0)
+    every = every_layer.model(rng)
+    x, mask = every_layer.batch(rng)
+    minilstm.save(tmp_path / "every", every)
+    again = minilstm.load(tmp_path / "every", backend=backend)
+    state = every.state_dict()
+    assert list(again.state_dict()) == list(state)
+    assert all(same_bits(p, state[name]) for name, p in again.state_dict().items())
+    assert all(layer.backend == backend for _, layer in again.walk())
+    assert_close(again.forward(x, mask)[0], every.forward(x, mask)[0], "same formulas, float32")
+
+
+def test_float64_stays_float64(tmp_path):
+    net = minilstm.GRU(2, 3, dtype="float64", seed=4)
+    minilstm.save(tmp_path / "gru", net)
+    again = minilstm.load(tmp_path / "gru")
+    assert again.dtype == np.float64 and same_bits(again.params["weight_hh_l0"], net.params["weight_hh_l0"])
+
+
+def test_the_first_format_is_read_for_ever():
+    again = minilstm.load(FIXTURES / "format_1.safetensors")
+    with np.load(FIXTURES / "format_1_output.npz") as expected:
+        assert_close(again.forward(expected["x"], expected["mask"])[0], expected["y"], "same formulas, float32")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        minilstm.save(saved, minilstm.Linear(3, 3))
+    assert saved.read_bytes() == before and os.listdir(tmp_path) == [saved.name]
+    monkeypatch.undo()
+    minilstm.save(saved, minilstm.Linear(3, 3))
+    assert type(minilstm.load(saved)) is minilstm.Linear and os.listdir(tmp_path) == [saved.name]
+
+
+def test_only_this_librarys_layers_are_saved(tmp_path):
+    class Mine(minilstm.Linear):
+        pass
+
+    with pytest.raises(TypeError, match="layer: expected one of GRU, LSTM, Linear, RNN, Sequential, got Mine"):
+        minilstm.save(tmp_path / "mine", minilstm.Sequential(Mine(2, 2)))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_missing_file_is_an_ordinary_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        minilstm.load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError):
+        minilstm.save(tmp_path / "nowhere" / "model", minilstm.Linear(1, 1))
+
+
+LSTM = {"type": "LSTM", "input_size": 2, "hidden_size": 3, "num_layers": 1, "bidirectional": False, "peephole": False,
+        "coupled": False, "dtype": "float32"}
+LINEAR = {"type": "Linear", "input_size": 3, "output_size": 1, "bias": True, "dtype": "float32"}
+
+
+def of(*layers):
+    return {"layer": json.dumps({"type": "Sequential", "layers": layers})}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"format": None}, "format None"),
+    ({"format": "keras"}, "format 'keras'"),
+    ({"version": "2"}, "version '2'"),
+    ({"layer": None}, "layer"),
+    ({"layer": "{"}, "Expecting property name"),
+    ({"layer": "[" * 100_000}, "recursion|Expecting value"),
+    ({"layer": "7"}, "not iterable"),
+    (of(LSTM), r"got also \['1.bias', '1.weight'\]"),
+    (of(LSTM, LINEAR, LINEAR), "missing .*'2.bias'"),
+    (of(LSTM, LINEAR | {"type": "Attention"}), "Attention"),
+    (of(LSTM, {"same_as": 5}), "out of range"),
+    (of(LSTM | {"hidden_size": 4}, LINEAR), r"expected a NumPy array float32 \(16, 2\), got float32 \(12, 2\)"),
+    (of(LSTM | {"hidden_size": 10**9}, LINEAR), "hidden_size 1000000000, more than its tensors hold"),
+    (of(LSTM | {"num_layers": 10**9}, LINEAR), "num_layers 1000000000, more than its tensors hold"),
+    (of(LSTM | {"hidden_size": -1}, LINEAR), "hidden_size: expected a positive integer, got -1"),
+    (of(LSTM | {"dtype": "float64"}, LINEAR | {"dtype": "float64"}), "expected a NumPy array float64"),
+    (of(LSTM | {"proj_size": 2}, LINEAR), "proj_size"),
+    ({"tensors": {"1.bias": None}}, r"missing \['1.bias'\]"),
+    ({"tensors": {"more": np.ones(3, "float32")}}, r"got also \['more'\]"),
+    ({"tensors": {"1.bias": np.ones(2, "float32")}}, r"\(1,\), got float32 \(2,\)"),
+    ({"tensors": {"1.bias": np.ones(1, "float16")}}, r"float32 \(1,\), got float16 \(1,\)"),
+])
+def test_a_file_that_does_not_fit_says_why(saved, change, words):
+    with pytest.raises(minilstm.FormatError, match=words):
+        minilstm.load(rewritten(saved, **change))
+
+
+def test_other_files_are_refused(tmp_path, saved):
+    np.savez(tmp_path / "other.npz", a=np.ones(3))
+    others = {"nothing": b"", "text": b"hello, world" * 50, "npz": (tmp_path / "other.npz").read_bytes(),
+              "pickle": pickle.dumps(os.getcwd), "huge header": (2**63 - 1).to_bytes(8, "little") + b"{}",
+              "long header": (10**8).to_bytes(8, "little") + saved.read_bytes()[8:],
+              "header of blanks": (200).to_bytes(8, "little") + b" " * 200}
+    for name, content in others.items():
+        saved.write_bytes(content)
+        with pytest.raises(minilstm.FormatError, match="expected a minilstm model"):
+            minilstm.load(saved)
+
+
+def test_every_truncation_is_refused(saved):
+    whole = saved.read_bytes()
+    for length in range(0, len(whole), 7):
+        saved.write_bytes(whole[:length])
+        with pytest.raises(minilstm.FormatError):
+            minilstm.load(saved)
+
+
+def test_flipped_bytes_give_the_documented_exception_or_a_model(saved):
+    """Two thousand files with up to four bytes changed: never another exception, and never a long wait.  Where the
+    numbers of a tensor are hit, the file is a model like any other."""
+    rng = np.random.default_rng()
+    whole = saved.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    refused = 0
+    for turn in range(2000):
+        content = bytearray(whole)
+        reach = header if turn % 2 else len(whole)
+        for place in rng.integers(0, reach, rng.integers(1, 5)):
+            content[place] = rng.integers(256)
+        saved.write_bytes(content)
+        start = time.perf_counter()
+        try:
+            minilstm.load(saved)
+        except minilstm.FormatError:
+            refused += 1
+        assert time.perf_counter() - start < 2, bytes(content)
+    assert refused > 500
