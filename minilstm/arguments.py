@@ -54,8 +54,9 @@ def flag(name, value):
 
 
 def floats(name, value, dtype, shape, letters):
-    """An array of just this dtype and shape -> the same, C-contiguous.  ``letters`` names the axes, as in "(B,T,D)"; an
-    axis given as None may have any length."""
+    """An array of just this dtype and shape -> the same, or a copy if it is not contiguous or not writable.
+
+    ``letters`` names the axes, as in "(B,T,D)"; an axis given as None may have any length."""
     wanted = "(" + ", ".join(letter if n is None else f"{letter}={n}" for letter, n in zip(letters, shape)) + ")"
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a plain NumPy array {dtype} {wanted}, got {describe(value)}")
@@ -67,7 +68,7 @@ def floats(name, value, dtype, shape, letters):
         cure = ("; x[None] makes one sequence (T, D) a batch, x[:, :, None] gives (B, T) numbers a feature axis"
                 if name == "x" and (value.ndim, len(shape)) == (2, 3) else "")
         raise ValueError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
-    return np.ascontiguousarray(value)
+    return np.require(value, requirements=["C", "W"])
 
 
 def mask_of(x, mask, lengths):

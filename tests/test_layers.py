@@ -28,6 +28,47 @@ def test_final_states_are_the_outputs_at_the_two_ends():
     assert same_bits(out.y[:, -1, :4], out.h_n[0, 0]) and same_bits(out.y[:, 0, 4:], out.h_n[0, 1])
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("rule, expected", [
+    ("sum", lambda f, b: f + b), ("ave", lambda f, b: (f + b) / 2), ("mul", lambda f, b: f * b),
+])
+@pytest.mark.parametrize("masked_output", ["zero", "hold"])
+def test_merged_directions(rule, expected, masked_output, backend):
+    """The rule applied to the halves of a layer that puts them side by side, and its gradients."""
+    rng = np.random.default_rng(10)
+    side_by_side = random_lstm(rng, 3, 4, bidirectional=True, backend=backend)
+    merged = minilstm.LSTM(3, 4, bidirectional=True, merge=rule, backend=backend)
+    merged.load_state_dict(side_by_side.state_dict())
+    x, mask = rng.normal(size=(3, 5, 3)).astype("float32"), rng.random((3, 5)) < 0.6
+    halves, _ = side_by_side.forward(x, mask, masked_output=masked_output)
+    found, _ = merged.forward(x, mask, masked_output=masked_output)
+    assert_close(found.y, expected(halves.y[:, :, :4], halves.y[:, :, 4:]), "same formulas, float32")
+    assert same_bits(found.h_n, halves.h_n) and same_bits(found.c_n, halves.c_n)
+
+    deep = random_lstm(rng, 3, 4, bidirectional=True, num_layers=2, merge=rule, backend=backend)
+    state = rng.normal(size=(2, 2, 3, 4))
+    report = minilstm.check_gradients(deep, x=x, h0=state, c0=state, mask=mask, masked_output=masked_output)
+    assert report.ok and deep.params["weight_ih_l1"].shape == (16, 4), f"\n{report}"
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_reverse_is_the_backward_direction_alone(num_layers, backend):
+    rng = np.random.default_rng(11)
+    backward_only = random_lstm(rng, 3, 4, reverse=True, num_layers=num_layers, backend=backend)
+    assert all("reverse" not in name for name in backward_only.params)
+    forward_only = minilstm.LSTM(3, 4, num_layers=num_layers, backend=backend)
+    forward_only.load_state_dict(backward_only.state_dict())
+    batch = random_batch(rng, backward_only, B=3, T=5)
+    mask = rng.random((3, 5)) < 0.6
+    flipped = {name: np.ascontiguousarray(a[:, ::-1]) if name in ("x", "dy") else a for name, a in batch.items()}
+    found, expected = run(backward_only, batch, mask=mask), run(forward_only, flipped, mask=mask[:, ::-1])
+    for name in ("y", "dx"):
+        assert same_bits(found[name], expected[name][:, ::-1])
+    for name in ("h_n", "c_n", "dh0", "dc0"):
+        assert same_bits(found[name], expected[name])
+
+
 def test_initial_weights():
     net = minilstm.LSTM(30, 40, dtype="float64", seed=3)
     W, U = net.params["weight_ih_l0"], net.params["weight_hh_l0"].reshape(4, 40, 40)
@@ -296,6 +337,8 @@ def test_linear_without_bias():
     (lambda: minilstm.LSTM(3, 4, num_layers=-1), ValueError, "num_layers: expected a positive integer, got -1"),
     (lambda: minilstm.LSTM(3, 4, bidirectional=2), TypeError, "bidirectional: expected True or False, got 2"),
     (lambda: minilstm.LSTM(3, 4, peephole=True, coupled=True), ValueError, "peephole, coupled: expected at most one"),
+    (lambda: minilstm.LSTM(3, 4, bidirectional=True, reverse=True), ValueError, "bidirectional, reverse: expected at"),
+    (lambda: minilstm.GRU(3, 4, merge="max"), ValueError, "merge: expected one of 'concat', 'sum', 'ave', 'mul', got"),
     (lambda: minilstm.LSTM(3, 4, peephole=1), TypeError, "peephole: expected True or False, got 1"),
     (lambda: minilstm.RNN(3, 4, activation="gelu"), ValueError, "activation: expected one of 'tanh', 'relu', got"),
     (lambda: minilstm.LSTM(3, 4, dtype=None), ValueError, "dtype: expected one of 'float32', 'float64', got None"),

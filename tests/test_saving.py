@@ -48,11 +48,16 @@ def test_round_trip_of_every_layer(tmp_path, backend):
     assert_close(again.forward(x, mask)[0], every.forward(x, mask)[0], "same formulas, float32")
 
 
-def test_float64_stays_float64(tmp_path):
-    net = minilstm.GRU(2, 3, dtype="float64", seed=4)
-    minilstm.save(tmp_path / "gru", net)
-    again = minilstm.load(tmp_path / "gru")
-    assert again.dtype == np.float64 and same_bits(again.params["weight_hh_l0"], net.params["weight_hh_l0"])
+@pytest.mark.parametrize("net", [
+    minilstm.GRU(2, 3, dtype="float64", seed=4), minilstm.LSTM(2, 3, num_layers=2, bidirectional=True, merge="mul"),
+    minilstm.RNN(2, 3, reverse=True, activation="relu"), minilstm.LSTM(2, 3, peephole=True), minilstm.Linear(2, 3),
+], ids=lambda net: type(net).__name__)
+def test_arguments_and_dtype_come_back(tmp_path, net):
+    minilstm.save(tmp_path / "net", net)
+    again = minilstm.load(tmp_path / "net")
+    assert again.dtype == net.dtype and again.arguments() == net.arguments()
+    assert again.params.keys() == net.params.keys()
+    assert all(same_bits(again.params[name], p) for name, p in net.params.items())
 
 
 def test_the_first_format_is_read_for_ever():

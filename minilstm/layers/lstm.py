@@ -10,7 +10,7 @@ from .recurrent import Recurrent
 
 class LSTMOutput(NamedTuple):
     """What ``LSTM.forward`` returns.  B batch, T steps, H hidden units, dirs 1 or 2."""
-    y: np.ndarray           # (B,T,dirs*H)        h of the top layer at every step
+    y: np.ndarray           # (B,T,dirs*H)        h of the top layer at every step; merged (B,T,H)
     h_n: np.ndarray         # (layers,dirs,B,H)   h after the last real step of each row
     c_n: np.ndarray         # (layers,dirs,B,H)   c after the last real step of each row
 
@@ -28,7 +28,9 @@ class LSTM(Recurrent):
     input_size      D, features of one step
     hidden_size     H, units of a layer in one direction
     num_layers      layers on top of each other, each reading the y of the one below
-    bidirectional   also walk every sequence from its end; y and the layer above get both, side by side
+    bidirectional   also walk every sequence from its end
+    reverse         walk it from its end only: y at a step has seen that step and all later ones
+    merge           of two directions, for y and for the layer above: "concat", "sum", "ave" or "mul" (``merge.py``)
     peephole        gates also see the memory: ``minilstm/cells/lstm_peephole.py``
     coupled         1 - i in place of a forget gate: ``minilstm/cells/lstm_coupled.py``; not together with peephole
     dtype           "float32" or "float64"
@@ -38,14 +40,14 @@ class LSTM(Recurrent):
                     different seeds.
     """
 
-    def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, peephole=False, coupled=False,
-                 dtype="float32", backend="cpu", seed=0):
+    def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, reverse=False, merge="concat",
+                 peephole=False, coupled=False, dtype="float32", backend="cpu", seed=0):
         if flag("peephole", peephole) and flag("coupled", coupled):
             raise ValueError("peephole, coupled: expected at most one of the two to be True, got both")
         cell = (cells.LSTM_PEEPHOLE_CELL if peephole else
                 cells.LSTM_COUPLED_CELL if flag("coupled", coupled) else cells.LSTM_CELL)
         super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
-                         dtype=dtype, backend=backend, seed=seed)
+                         reverse=reverse, merge=merge, dtype=dtype, backend=backend, seed=seed)
 
     def arguments(self):
         return super().arguments() | {"peephole": self.cell is cells.LSTM_PEEPHOLE_CELL,

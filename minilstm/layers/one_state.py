@@ -10,7 +10,7 @@ from .recurrent import Recurrent
 
 class Output(NamedTuple):
     """What ``forward`` returns.  B batch, T steps, H hidden units, dirs 1 or 2."""
-    y: np.ndarray           # (B,T,dirs*H)        h of the top layer at every step
+    y: np.ndarray           # (B,T,dirs*H)        h of the top layer at every step; merged (B,T,H)
     h_n: np.ndarray         # (layers,dirs,B,H)   h after the last real step of each row
 
 
@@ -40,10 +40,10 @@ class GRU(OneState):
 
     The arguments are those of ``LSTM``.  The reset gate acts after the product with U, as in PyTorch and cuDNN."""
 
-    def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, dtype="float32", backend="cpu",
-                 seed=0):
+    def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, reverse=False, merge="concat",
+                 dtype="float32", backend="cpu", seed=0):
         super().__init__(cells.GRU_CELL, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
-                         dtype=dtype, backend=backend, seed=seed)
+                         reverse=reverse, merge=merge, dtype=dtype, backend=backend, seed=seed)
 
 
 class RNN(OneState):
@@ -51,12 +51,12 @@ class RNN(OneState):
 
     activation   "tanh" or "relu"; the other arguments are those of ``LSTM``"""
 
-    def __init__(self, input_size, hidden_size, *, activation="tanh", num_layers=1, bidirectional=False,
-                 dtype="float32", backend="cpu", seed=0):
+    def __init__(self, input_size, hidden_size, *, activation="tanh", num_layers=1, bidirectional=False, reverse=False,
+                 merge="concat", dtype="float32", backend="cpu", seed=0):
         one_of("activation", activation, ("tanh", "relu"))
         cell = cells.RNN_TANH_CELL if activation == "tanh" else cells.RNN_RELU_CELL
         super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
-                         dtype=dtype, backend=backend, seed=seed)
+                         reverse=reverse, merge=merge, dtype=dtype, backend=backend, seed=seed)
 
     def arguments(self):
         return super().arguments() | {"activation": "tanh" if self.cell is cells.RNN_TANH_CELL else "relu"}

@@ -8,13 +8,21 @@ from ..masking.reference import hold, hold_backward, select
 from ..recurrence import cpu, reference
 from ..arguments import describe, flag, floats, mask_of, one_of, positive
 from .layer import Layer, stream
+from .merge import RULES, merge, merge_backward, width
 
 BACKENDS = {"reference": reference, "cpu": cpu}
+
+
+class Direction(NamedTuple):
+    """One walk through the sequence."""
+    suffix: str             # of the names of its parameters
+    reverse: bool           # from the end to the beginning
 
 
 class Cache(NamedTuple):
     """What ``backward`` needs of the forward pass that it reverses."""
     runs: list              # [layer][direction], the caches of recurrence.forward
+    halves: list            # [layer][direction], outputs (B,T,H) before they are merged; None where no rule needs them
     mask: np.ndarray        # (B,T)
     masked_output: str
 
@@ -29,17 +37,23 @@ class Recurrent(Layer):
 
     takes_mask = True
 
-    def __init__(self, cell, input_size, hidden_size, *, num_layers, bidirectional, dtype, backend, seed):
+    def __init__(self, cell, input_size, hidden_size, *, num_layers, bidirectional, reverse, merge, dtype, backend,
+                 seed):
         super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
         self.cell = cell
         self.input_size = positive("input_size", input_size)
         self.hidden_size = positive("hidden_size", hidden_size)
         self.num_layers = positive("num_layers", num_layers)
         self.bidirectional = flag("bidirectional", bidirectional)
-        self.directions = ("", "_reverse") if self.bidirectional else ("",)
+        self.reverse = flag("reverse", reverse)
+        self.merge = one_of("merge", merge, RULES)
+        if self.bidirectional and self.reverse:
+            raise ValueError("bidirectional, reverse: expected at most one of the two to be True, got both")
+        self.directions = (Direction("", self.reverse), Direction("_reverse", True))[:1 + self.bidirectional]
+        self.output_size = width(merge, len(self.directions), self.hidden_size)
         rng = stream(seed, self.cell.name, self.input_size, self.hidden_size)
         for layer in range(self.num_layers):
-            D = self.input_size if layer == 0 else len(self.directions) * self.hidden_size
+            D = self.input_size if layer == 0 else self.output_size
             for direction in self.directions:
                 initial = initial_weights(self.cell, D, self.hidden_size, rng)
                 for name, array in zip(self._names(layer, direction), initial):
@@ -48,7 +62,7 @@ class Recurrent(Layer):
     def arguments(self):
         """The arguments that build this layer again, but for dtype, backend and seed."""
         return {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
-                "bidirectional": self.bidirectional}
+                "bidirectional": self.bidirectional, "reverse": self.reverse, "merge": self.merge}
 
     def _forward(self, x, mask, lengths, initial, masked_output):
         """initial: dict name -> (layers,dirs,B,H) or None, a name for each of cell.states -> RecurrentOutput, Cache."""
@@ -59,44 +73,44 @@ class Recurrent(Layer):
         initial = [not_infinite(self._state(name, s, len(x)), read) for name, s in initial.items()]
         y = not_infinite(select(x, mask))
         finals = [np.empty_like(s) for s in initial]
-        runs = []
+        cache = Cache([], [], mask, masked_output)
         for layer in range(self.num_layers):
-            top = layer == self.num_layers - 1
-            halves = []
-            runs.append([])
+            runs, halves = [], []
             for k, direction in enumerate(self.directions):
-                weights = self._weights(layer, direction)
                 states, run = BACKENDS[self.backend].forward(
-                    self.cell, weights, y, mask, [s[layer, k] for s in initial], reverse=bool(direction))
+                    self.cell, self._weights(layer, direction), y, mask, [s[layer, k] for s in initial],
+                    direction.reverse)
                 for final, s in zip(finals, states):
-                    final[layer, k] = s[:, 0 if direction else -1]
-                h = states[0][:, :-1] if direction else states[0][:, 1:]
-                halves.append(hold(h, mask, bool(direction)) if top and masked_output == "hold" else select(h, mask))
-                runs[layer].append(run)
-            y = np.concatenate(halves, axis=2)
-        return (y, *finals), Cache(runs, mask, masked_output)
+                    final[layer, k] = s[:, 0 if direction.reverse else -1]
+                h = states[0][:, :-1] if direction.reverse else states[0][:, 1:]
+                held = masked_output == "hold" and layer == self.num_layers - 1
+                halves.append(hold(h, mask, direction.reverse) if held else select(h, mask))
+                runs.append(run)
+            cache.runs.append(runs)
+            cache.halves.append(halves if self.merge == "mul" else [None] * len(halves))
+            y = merge(self.merge, halves)
+        return (y, *finals), cache
 
     def _backward(self, cache, dy, d_finals):
         """d_finals: dict name -> (layers,dirs,B,H) or None -> dx, then the gradients of the initial states."""
-        runs, mask, masked_output = self._own_cache(cache)
+        runs, halves, mask, masked_output = self._own_cache(cache)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
         B, T = mask.shape
-        width = len(self.directions) * self.hidden_size
-        dy = (np.zeros((B, T, width), self.dtype) if dy is None
-              else floats("dy", dy, self.dtype, (B, T, width), ("B", "T", "dirs*H")))
+        dy = (np.zeros((B, T, self.output_size), self.dtype) if dy is None
+              else floats("dy", dy, self.dtype, (B, T, self.output_size), ("B", "T", "dirs*H")))
         d_finals = [self._state(name, d, B) for name, d in d_finals.items()]
         d_initials = [np.empty_like(d) for d in d_finals]
         for layer in reversed(range(self.num_layers)):
-            top = layer == self.num_layers - 1
             dx = 0
+            d_halves = merge_backward(self.merge, halves[layer], dy)        # y = merge(halves)
             for k, direction in enumerate(self.directions):
-                dh = np.ascontiguousarray(dy[:, :, k * self.hidden_size:(k + 1) * self.hidden_size])
-                if top and masked_output == "hold":
-                    dh = hold_backward(dh, mask, bool(direction))
-                d_half, d_initial, d_weights = BACKENDS[self.backend].backward(
+                dh = d_halves[k]
+                if masked_output == "hold" and layer == self.num_layers - 1:
+                    dh = hold_backward(dh, mask, direction.reverse)         # half = hold(h)
+                dx_k, d_initial, d_weights = BACKENDS[self.backend].backward(
                     runs[layer][k], dh, [d[layer, k] for d in d_finals])
-                dx = dx + d_half                                            # both directions read the same x
+                dx = dx + dx_k                                              # both directions read the same x
                 for total, d in zip(d_initials, d_initial):
                     total[layer, k] = d
                 self._add_grads(dict(zip(self._names(layer, direction), d_weights)))
@@ -117,7 +131,7 @@ class Recurrent(Layer):
     def _names(self, layer, direction):
         """The names of one layer's parameters in one direction, in the order of ``Weights``."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") + (("own",) if self.cell.own else ())
-        return [f"{name}_l{layer}{direction}" for name in names]
+        return [f"{name}_l{layer}{direction.suffix}" for name in names]
 
     def _weights(self, layer, direction):
         arrays = [self._param(name) for name in self._names(layer, direction)]
