@@ -38,6 +38,7 @@ KINDS = {                                   # every recurrent layer: its class, 
     "LSTM, peepholes": (minilstm.LSTM, {"peephole": True}),
     "LSTM, coupled": (minilstm.LSTM, {"coupled": True}),
     "GRU": (minilstm.GRU, {}),
+    "GRU, reset before": (minilstm.GRU, {"reset_after": False}),
     "RNN, tanh": (minilstm.RNN, {}),
     "RNN, relu": (minilstm.RNN, {"activation": "relu"}),
 }

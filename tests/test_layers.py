@@ -338,6 +338,7 @@ def test_linear_without_bias():
     (lambda: minilstm.LSTM(3, 4, bidirectional=2), TypeError, "bidirectional: expected True or False, got 2"),
     (lambda: minilstm.LSTM(3, 4, peephole=True, coupled=True), ValueError, "peephole, coupled: expected at most one"),
     (lambda: minilstm.LSTM(3, 4, bidirectional=True, reverse=True), ValueError, "bidirectional, reverse: expected at"),
+    (lambda: minilstm.GRU(3, 4, reset_after=None), TypeError, "reset_after: expected True or False, got None"),
     (lambda: minilstm.GRU(3, 4, merge="max"), ValueError, "merge: expected one of 'concat', 'sum', 'ave', 'mul', got"),
     (lambda: minilstm.LSTM(3, 4, peephole=1), TypeError, "peephole: expected True or False, got 1"),
     (lambda: minilstm.RNN(3, 4, activation="gelu"), ValueError, "activation: expected one of 'tanh', 'relu', got"),

@@ -1,5 +1,6 @@
 """The compiled backend computes what the readable one defines, whatever the sizes, masks, directions and threads."""
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ from hypothesis import strategies as st
 
 import minilstm
 from helpers import KINDS, assert_close, masks, random_batch, random_layer, random_lstm, run, same_bits, states_of
-from minilstm.cells import LSTM_CELL, Weights
 from minilstm.machine.threads import threads_for
 from minilstm.matmul import cpu as matmul_cpu
 from minilstm.matmul import reference as matmul_reference
@@ -28,21 +28,85 @@ def test_backends_have_the_same_functions_and_parameters():
             assert inspect.signature(getattr(one, name)) == inspect.signature(getattr(other, name))
 
 
-def test_reference_is_the_written_equations():
-    """One row, step by step, in scalar arithmetic that shares no code with the library."""
+def sigma(a):
+    return 1 / (1 + math.exp(-a))
+
+
+def lstm_unit(a, s, j, H):
+    i, f, g, o = sigma(a[j]), sigma(a[H + j]), math.tanh(a[2 * H + j]), sigma(a[3 * H + j])
+    c = f * s["c"][j] + i * g
+    return {"h": o * math.tanh(c), "c": c}
+
+
+def peephole_unit(a, s, j, H, own):
+    c_prev = s["c"][j]
+    i, f = sigma(a[j] + own[0][j] * c_prev), sigma(a[H + j] + own[1][j] * c_prev)
+    c = f * c_prev + i * math.tanh(a[2 * H + j])
+    return {"h": sigma(a[3 * H + j] + own[2][j] * c) * math.tanh(c), "c": c}
+
+
+def coupled_unit(a, s, j, H):
+    i = sigma(a[j])
+    c = (1 - i) * s["c"][j] + i * math.tanh(a[H + j])
+    return {"h": sigma(a[2 * H + j]) * math.tanh(c), "c": c}
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_layer_is_the_written_equations(kind, backend):
+    """One row, step by step and unit by unit, in scalar arithmetic that shares no code with the library."""
     rng = np.random.default_rng(0)
     D, H, T = 2, 3, 4
-    W, U, b_ih, b_hh, _ = weights = Weights(*(rng.normal(size=s) for s in ((12, D), (12, H), 12, 12, (0, H))))
-    x, h, c = (rng.normal(size=s) for s in ((1, T, D), H, H))
-    (found_h, found_c), _ = reference.forward(LSTM_CELL, weights, x, np.ones((1, T), bool), (h[None], c[None]))
+    net = random_layer(rng, kind, D, H, dtype="float64", backend=backend)
+    batch = random_batch(rng, net, B=1, T=T)
+    out, _ = net.forward(batch["x"], **states_of(batch))
+    W, U, b_ih, b_hh = (net.params[f"{name}_l0"].tolist() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+    s = {name[0]: state[0, 0, 0].tolist() for name, state in states_of(batch).items()}
+
+    def of_input(k):
+        return sum(W[k][d] * x[d] for d in range(D)) + b_ih[k]
+
+    def of_state(k, h):
+        return sum(U[k][j] * h[j] for j in range(H)) + b_hh[k]
+
+    def gru_unit(j):
+        h, r = s["h"], [sigma(of_input(k) + of_state(k, s["h"])) for k in range(H)]
+        z = sigma(of_input(H + j) + of_state(H + j, h))
+        hears = (of_state(2 * H + j, [r[k] * h[k] for k in range(H)]) if "before" in kind
+                 else r[j] * of_state(2 * H + j, h))
+        return {"h": (1 - z) * math.tanh(of_input(2 * H + j) + hears) + z * h[j]}
+
     for t in range(T):
-        from_x = [sum(W[k, d] * x[0, t, d] for d in range(D)) + b_ih[k] for k in range(12)]
-        a = [from_x[k] + sum(U[k, j] * h[j] for j in range(H)) + b_hh[k] for k in range(12)]
-        s = [1 / (1 + np.exp(-v)) for v in a]
-        c = np.array([s[3 + j] * c[j] + s[j] * np.tanh(a[6 + j]) for j in range(H)])
-        h = np.array([s[9 + j] * np.tanh(c[j]) for j in range(H)])
-        assert_close(found_h[0, t + 1], h, "same formulas, float64")
-        assert_close(found_c[0, t + 1], c, "same formulas, float64")
+        x = batch["x"][0, t].tolist()
+        a = [of_input(k) + of_state(k, s["h"]) for k in range(len(W))]
+        new = [lstm_unit(a, s, j, H) if kind == "LSTM" else
+               peephole_unit(a, s, j, H, net.params["own_l0"].tolist()) if kind == "LSTM, peepholes" else
+               coupled_unit(a, s, j, H) if kind == "LSTM, coupled" else
+               gru_unit(j) if kind.startswith("GRU") else
+               {"h": math.tanh(a[j]) if kind == "RNN, tanh" else max(a[j], 0.0)} for j in range(H)]
+        s = {name: [unit[name] for unit in new] for name in s}
+        assert_close(out.y[0, t], s["h"], "same formulas, float64")
+    for name in s:
+        assert_close(getattr(out, f"{name}_n")[0, 0, 0], s[name], "same formulas, float64")
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_the_two_grus_agree_where_they_must_and_only_there(backend):
+    """r * (U_n h) = U_n (r * h) for a diagonal U_n, if no bias stands beside it; otherwise they differ."""
+    rng = np.random.default_rng(12)
+    after, before = (random_layer(np.random.default_rng(1), kind, 2, 4, dtype="float64", backend=backend)
+                     for kind in ("GRU", "GRU, reset before"))
+    batch = random_batch(rng, after, B=3, T=5)
+    different = after.forward(batch["x"])[0].y - before.forward(batch["x"])[0].y
+    assert np.abs(different).max() > 0.01
+    U, b_hh = after.params["weight_hh_l0"].copy(), after.params["bias_hh_l0"].copy()
+    U[8:] = np.diag(rng.normal(size=4))
+    b_hh[8:] = 0
+    for net in (after, before):
+        net.params["weight_hh_l0"], net.params["bias_hh_l0"] = U, b_hh
+    expected, found = run(after, batch), run(before, batch)
+    for name in ("y", "h_n", "dx", "dh0", "d weight_ih_l0", "d bias_ih_l0"):
+        assert_close(found[name], expected[name], "same formulas, float64", name)
 
 
 @settings(max_examples=150, deadline=None)

@@ -51,6 +51,7 @@ def test_round_trip_of_every_layer(tmp_path, backend):
 @pytest.mark.parametrize("net", [
     minilstm.GRU(2, 3, dtype="float64", seed=4), minilstm.LSTM(2, 3, num_layers=2, bidirectional=True, merge="mul"),
     minilstm.RNN(2, 3, reverse=True, activation="relu"), minilstm.LSTM(2, 3, peephole=True), minilstm.Linear(2, 3),
+    minilstm.GRU(2, 3, reset_after=False),
 ], ids=lambda net: type(net).__name__)
 def test_arguments_and_dtype_come_back(tmp_path, net):
     minilstm.save(tmp_path / "net", net)

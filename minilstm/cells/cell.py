@@ -32,3 +32,6 @@ class Cell(NamedTuple):
 
     own: tuple[str, ...] = ()   # the parameters that each unit has for itself
     apart: bool = False         # True: the cell uses x @ W.T + b_ih and h @ U.T + b_hh apart, not their sum alone
+
+    second_forward_row: Callable | None = None      # of a cell whose last block of U has to wait for the others: what
+    second_backward_row: Callable | None = None     # follows that product, and its reverse (gru_reset_before.py)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import cells
-from ..arguments import one_of
+from ..arguments import flag, one_of
 from .recurrent import Recurrent
 
 
@@ -36,14 +36,20 @@ class OneState(Recurrent):
 
 
 class GRU(OneState):
-    """Gated recurrent units over a batch of sequences.  The equations are in ``minilstm/cells/gru.py``.
+    """Gated recurrent units over a batch of sequences.
 
-    The arguments are those of ``LSTM``.  The reset gate acts after the product with U, as in PyTorch and cuDNN."""
+    reset_after   True: the reset gate acts after the product with U, as in PyTorch and cuDNN (``cells/gru.py``);
+                  False: before it, as first published (``cells/gru_reset_before.py``), another function of its weights
+    The other arguments are those of ``LSTM``."""
 
-    def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, reverse=False, merge="concat",
-                 dtype="float32", backend="cpu", seed=0):
-        super().__init__(cells.GRU_CELL, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
+    def __init__(self, input_size, hidden_size, *, reset_after=True, num_layers=1, bidirectional=False, reverse=False,
+                 merge="concat", dtype="float32", backend="cpu", seed=0):
+        cell = cells.GRU_CELL if flag("reset_after", reset_after) else cells.GRU_RESET_BEFORE_CELL
+        super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
                          reverse=reverse, merge=merge, dtype=dtype, backend=backend, seed=seed)
+
+    def arguments(self):
+        return super().arguments() | {"reset_after": self.cell is cells.GRU_CELL}
 
 
 class RNN(OneState):

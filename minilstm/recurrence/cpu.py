@@ -27,6 +27,7 @@ from ..machine.kernel import is_ours, kernel
 from ..machine.threads import spread, threads_for
 from ..masking.reference import select
 from ..matmul.cpu import add_product, fill_with_product, pack, product
+from .cpu_two_products import two_product_kernels
 
 ROWS_AT_ONCE = 32           # in a group, at most: one reading of a panel of U serves them all
 
@@ -54,11 +55,13 @@ def forward(cell, weights, x, mask, initial, reverse=False):
     fill_with_product(saved.reshape(B * T, len(cell.saved) * H), x.reshape(B * T, D), W.T,
                       b_ih if cell.apart else b_ih + b_hh)
     a_h = b_hh if cell.apart else np.zeros(0, x.dtype)
-    U_panels = pack(U.T)
+    U_first, U_last = first_and_last(cell, U)
+    U_panels, last_panels = pack(U_first.T), pack(U_last.T)
     forward_rows, _ = kernels(cell)
     threads = threads_for(mask.sum() * U.size)
     groups = deal(mask, threads)
-    spread(lambda k: forward_rows(saved, states, mask, groups[k], U_panels, a_h, own, reverse), len(groups), threads)
+    spread(lambda k: forward_rows(saved, states, mask, groups[k], U_panels, last_panels, a_h, own, reverse),
+           len(groups), threads)
     return tuple(states[:, :, k] for k in range(states.shape[2])), Cache(cell, weights, x, mask, reverse, saved, states)
 
 
@@ -73,21 +76,32 @@ def backward(cache, dy, d_final):
     da = np.zeros((B, T, len(cell.blocks) * (1 + cell.apart), H), x.dtype)
     d_state = np.stack(d_final, axis=1)                                     # (B,S,H)
     d_own = np.zeros((B, *own.shape), x.dtype)                              # row by row, so that threads share none
-    U_panels = pack(U)
+    U_first, U_last = first_and_last(cell, U)
+    U_panels, last_panels = pack(U_first), pack(U_last)
     _, backward_rows = kernels(cell)
     threads = threads_for(mask.sum() * U.size)
     groups = deal(mask, threads)
-    spread(lambda k: backward_rows(saved, states, mask, groups[k], U_panels, own, reverse, dy, d_state, da, d_own),
-           len(groups), threads)
+    spread(lambda k: backward_rows(saved, states, mask, groups[k], U_panels, last_panels, own, reverse, dy, d_state, da,
+                                   d_own), len(groups), threads)
 
     da = da.reshape(B * T, da.shape[2] * H)
     da_x, da_h = da[:, :GH], da[:, -GH:]                                    # the same array unless cell.apart
     h_prev = select(states[:, 1:, 0] if reverse else states[:, :T, 0], mask).reshape(B * T, H)
     dx = product(da_x, W).reshape(B, T, D)                                  # a_x = x @ W.T + b_ih
     dW = product(da_x.T, x.reshape(B * T, D))                               # a_x = x @ W.T + b_ih
-    dU = product(da_h.T, h_prev)                                            # a_h = h_prev @ U.T + b_hh
+    dU = product(da_h[:, :len(U_first)].T, h_prev)                          # a_h = h_prev @ U.T + b_hh
+    if len(U_last):
+        v = select(saved[:, :, -1], mask).reshape(B * T, H)
+        dU = np.concatenate([dU, product(da_h[:, -H:].T, v)])               # a_last += v @ U[-H:].T
     db = da.sum(axis=0)                                                     # a_x = ... + b_ih, a_h = ... + b_hh
     return dx, tuple(d_state.swapaxes(0, 1)), Weights(dW, dU, db[:GH], db[-GH:], d_own.sum(axis=0))
+
+
+def first_and_last(cell, U):
+    """U (G*H,H) in two parts: all of it and nothing or, for a cell with a second product, all but the last block and
+    that."""
+    first = len(U) - U.shape[1] if cell.second_forward_row else len(U)
+    return U[:first], U[first:]
 
 
 def deal(mask, threads):
@@ -105,9 +119,11 @@ def kernels(cell):
     G = len(cell.blocks)
     A = G * (1 + cell.apart)
     compiled = functools.partial(kernel, cached=is_ours(forward_row) and is_ours(backward_row))
+    if cell.second_forward_row:
+        return two_product_kernels(cell, compiled)
 
     @compiled
-    def forward_rows(saved, states, mask, rows, U_panels, a_h, own, reverse):
+    def forward_rows(saved, states, mask, rows, U_panels, last_panels, a_h, own, reverse):
         """The whole sequence for some batch rows.  saved (B,T,N,H) holds x @ W.T + b in its first G blocks on entry,
         what the cell saves on return.  a_h: the bias of the state's part, empty if it is in there already."""
         T, H = saved.shape[1], saved.shape[3]
@@ -137,7 +153,7 @@ def kernels(cell):
                 forward_row(a[r, :A * H].reshape((A, H)), own, states[b, before], states[b, after], saved[b, t])
 
     @compiled
-    def backward_rows(saved, states, mask, rows, U_panels, own, reverse, dy, d_state, da, d_own):
+    def backward_rows(saved, states, mask, rows, U_panels, last_panels, own, reverse, dy, d_state, da, d_own):
         """The reverse of ``forward_rows``.  d_state: of the final states on entry, of the initial ones on return.
         Fills da (B,T,A,H) at real steps, adds to d_own (B,P,H)."""
         T, H = saved.shape[1], saved.shape[3]
