@@ -40,7 +40,7 @@ def dtype_of(name, value, choices=FLOATS):
     """A dtype, or its name -> the np.dtype, one of ``choices``."""
     try:
         dtype = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):        # NumPy parses strings such as "f4,i4"
         dtype = None
     if value is None or dtype is None or dtype.name not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -67,6 +67,21 @@ def test_ends_are_exact_and_nan_stays_nan(dtype):
     assert y[:6].tolist() == [1, 0, 1, 0, 0.5, 0.5] and np.isnan(y[6])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_relu_and_its_derivative_are_numpys(dtype):
+    @numba.njit
+    def both(x, y, dy):
+        for j in range(x.size):
+            y[j] = activations.relu(x[j])
+            dy[j] = activations.d_relu(y[j])
+
+    x = np.array([-np.inf, -2, -0.0, 0, 3, np.inf, np.nan], dtype)
+    y, dy = np.empty_like(x), np.empty_like(x)
+    both(x, y, dy)
+    assert np.array_equal(y, activations.relu(x), equal_nan=True) and np.isnan(y[6])
+    assert np.array_equal(dy, activations.d_relu(y), equal_nan=True) and dy[:6].tolist() == [0, 0, 0, 0, 1, 1]
+
+
 def test_loops_over_formulas_become_vector_instructions():
     """Left to itself the compiler calls the formulas one number at a time, many times slower."""
     matrix = numba.float32[:, ::1]

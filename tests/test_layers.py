@@ -47,7 +47,8 @@ def test_merged_directions(rule, expected, masked_output, backend):
 
     deep = random_lstm(rng, 3, 4, bidirectional=True, num_layers=2, merge=rule, backend=backend)
     state = rng.normal(size=(2, 2, 3, 4))
-    report = minilstm.check_gradients(deep, x=x, h0=state, c0=state, mask=mask, masked_output=masked_output)
+    report = minilstm.check_gradients(deep, max_entries=5, x=x, h0=state, c0=state, mask=mask,
+                                      masked_output=masked_output)
     assert report.ok and deep.params["weight_ih_l1"].shape == (16, 4), f"\n{report}"
 
 
@@ -307,14 +308,17 @@ def test_bad_gradients_are_named_and_add_nothing(arguments, error, words):
 
 
 def test_a_cache_of_something_else_is_refused():
-    net, deeper, wider = minilstm.LSTM(3, 4), minilstm.LSTM(3, 4, num_layers=2), minilstm.LSTM(3, 5)
-    dy = np.ones((2, 5, 4), "float32")
-    for other in (deeper, wider):
+    net, dy = minilstm.LSTM(3, 4), np.ones((2, 5, 4), "float32")
+    for other in (minilstm.LSTM(3, 4, num_layers=2), minilstm.LSTM(3, 5), minilstm.LSTM(3, 4, peephole=True),
+                  minilstm.LSTM(3, 4, reverse=True), minilstm.LSTM(3, 4, merge="sum"), minilstm.GRU(3, 4)):
         with pytest.raises(ValueError, match="cache: expected one of this layer"):
             net.backward(other.forward(X)[1], dy)
     for layer in (net, minilstm.Linear(3, 4)):
         with pytest.raises(TypeError, match="cache: expected what forward returned beside its output, got float32"):
             layer.backward(X, dy)
+    model, shorter = minilstm.Sequential(net, minilstm.Linear(4, 1)), minilstm.Sequential(net)
+    with pytest.raises(TypeError, match="cache: expected .*, a list of 2, got list"):
+        model.backward(shorter.forward(X)[1], dy[:, :, :1])
     assert not any(g.any() for g in net.grads.values())
 
 
@@ -342,6 +346,7 @@ def test_linear_without_bias():
     (lambda: minilstm.GRU(3, 4, merge="max"), ValueError, "merge: expected one of 'concat', 'sum', 'ave', 'mul', got"),
     (lambda: minilstm.LSTM(3, 4, peephole=1), TypeError, "peephole: expected True or False, got 1"),
     (lambda: minilstm.RNN(3, 4, activation="gelu"), ValueError, "activation: expected one of 'tanh', 'relu', got"),
+    (lambda: minilstm.LSTM(3, 4, dtype="f4,,"), ValueError, "dtype: expected one of 'float32', 'float64', got 'f4,,'"),
     (lambda: minilstm.LSTM(3, 4, dtype=None), ValueError, "dtype: expected one of 'float32', 'float64', got None"),
     (lambda: minilstm.LSTM(3, 4).astype("int32"), ValueError, "dtype: expected one of .*, got 'int32'"),
     (lambda: minilstm.LSTM(3, 4, dtype="float16"), ValueError, "dtype: expected one of 'float32', 'float64', got"),

@@ -13,7 +13,8 @@ import pytest
 from numba.core.caching import FunctionCache
 
 import minilstm
-from minilstm.cells import LSTM_CELL
+from minilstm.cells import GRU_RESET_BEFORE_CELL, LSTM_CELL, RNN_RELU_CELL
+from minilstm.cells.rnn import cell_with
 from minilstm.machine import threads
 from minilstm.machine.kernel import CACHE_FOLDER
 from minilstm.recurrence import cpu
@@ -114,7 +115,13 @@ def test_formulas_from_outside_the_package_are_never_cached():
     def forward_row(a, own, before, after, saved):
         after[0, 0] = a[0, 0]
 
-    for cell, cached in ((LSTM_CELL, True), (LSTM_CELL._replace(forward_row=forward_row), False)):
+    def formula(*arguments):
+        return arguments[0]
+
+    inside = (LSTM_CELL, GRU_RESET_BEFORE_CELL, RNN_RELU_CELL)
+    outside = (LSTM_CELL._replace(forward_row=forward_row), cell_with("mine", formula, formula),
+               GRU_RESET_BEFORE_CELL._replace(second_forward_row=forward_row))
+    for cell, cached in [*((cell, True) for cell in inside), *((cell, False) for cell in outside)]:
         for compiled in cpu.kernels(cell):
             assert isinstance(compiled._cache, FunctionCache) == (cached and CACHE_FOLDER is not None)
 

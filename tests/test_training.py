@@ -124,9 +124,10 @@ def test_fit_stops_before_it_spoils_the_weights():
     ({"x": [1.0]}, TypeError, "x: expected a NumPy array, got list"),
     ({"target": None}, TypeError, "target: expected a NumPy array, got NoneType"),
     ({"mask": np.ones((64, 12))}, TypeError, r"mask: expected a NumPy array of bool, got float64 \(64, 12\)"),
-    ({"target": np.zeros((3, 12, 1), "float32")}, ValueError, r"target: expected \(N,T,...\) .* as in x, got"),
-    ({"mask": np.ones((3, 12), bool)}, ValueError, r"mask: expected \(N,T,...\) .* as in x, got bool \(3, 12\)"),
-    ({"loss_mask": np.ones((64, 9), bool)}, ValueError, r"loss_mask: expected \(N,T,...\) .* got bool \(64, 9\)"),
+    ({"target": np.zeros((3, 12, 1), "float32")}, ValueError, r"target: expected 3 axes, \(N,T,...\), .* as in x, got"),
+    ({"mask": np.ones((3, 12), bool)}, ValueError, r"mask: expected 2 axes, \(N,T\), .* as in x, got bool \(3, 12\)"),
+    ({"loss_mask": np.ones((64, 9), bool)}, ValueError, r"loss_mask: expected .* got bool \(64, 9\)"),
+    ({"mask": np.ones((64, 12, 1), bool)}, ValueError, r"mask: expected 2 axes, \(N,T\), .* got bool \(64, 12, 1\)"),
     ({"x": np.zeros((0, 12, 1), "float32")}, ValueError, "x: expected .* with N > 0"),
 ])
 def test_bad_fit_arguments_are_named(change, error, words):

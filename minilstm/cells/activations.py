@@ -136,4 +136,4 @@ def _d_relu_compiled(y):
     if limits is None:
         return None
     zero, one = limits
-    return lambda y: one if y > zero else zero
+    return lambda y: one if y > zero else y             # 0 or NaN

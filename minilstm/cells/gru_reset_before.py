@@ -14,7 +14,7 @@ The GRU of ``gru.py``, but the reset gate acts on the old state itself, and not 
 
 Beside ``gru.py``: a gate can hide a unit from all others, where there it only scales what reaches its own unit; the
 price is a second product inside the step, which has to wait for the first.  The two are different functions: weights
-of one are of no use to the other, unless U_n is diagonal.  Here the two biases of n do add up to one.
+of one are of no use to the other, unless U_n is diagonal and b_hn zero.  Here the two biases of n do add up to one.
 
 Source: K. Cho et al., Learning Phrase Representations using RNN Encoder-Decoder, 2014, equations 5 to 8, with z and
 1 - z in each other's places.  Keras has it as reset_after=False, ONNX as linear_before_reset=0, its default.

@@ -7,7 +7,7 @@ The LSTM of ``lstm.py`` with f = 1 - i in place of a forget gate of its own:
     i = sigmoid(a_i)
     g = tanh(a_g)
     o = sigmoid(a_o)
-    c = (1 - i) * c_prev + i * g                    a weighted mean: the memory stays between -1 and 1
+    c = (1 - i) * c_prev + i * g                    a weighted mean: c stays between -1 and 1 if it starts there
     h = o * tanh(c)
 
 Beside the LSTM: three blocks and not four, so a quarter less to compute and to learn.  Beside the GRU, whose z does the

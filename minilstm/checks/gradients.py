@@ -8,7 +8,8 @@ Let L = sum(v * out) over all outputs, with random v.  ``backward`` claims dL/dp
                      two forward passes however large the array is
 
 The complex step (Squire and Trapp 1998) needs a forward pass that accepts complex numbers and is smooth: the layers
-here do it on their reference backend.  For |x|, maximum or relu leave it out: ``methods=("central", "projection")``.
+here do it on their reference backend.  For functions that NumPy does not continue to complex numbers as it would have
+to be, such as |x| and maximum, leave it out: ``methods=("central", "projection")``.
 
 The gradients under test, and the differences, come from the layer's own backend, in float64.
 """
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe
+from ..arguments import describe, natural, positive
 
 TINY = 1e-30                # of the complex step: its square vanishes beside 1
 STEP = 1e-5                 # of the differences: truncation s**2 and rounding 1e-16 / s are both about 1e-10
@@ -76,7 +77,8 @@ def check_gradients(layer, *, methods=tuple(TOLERANCES), max_entries=200, seed=0
         raise ValueError(f"methods: expected some of {list(TOLERANCES)}, got {list(methods)}")
     arrays = {name: value for name, value in inputs.items() if _is_float(value)}
     options = {name: value for name, value in inputs.items() if name not in arrays}
-    rng = np.random.default_rng(seed)
+    max_entries = positive("max_entries", max_entries)
+    rng = np.random.default_rng(natural("seed", seed))
     probe = _Probe(layer, "float64", arrays, options)
     gradients = probe.gradients(rng)
     if not gradients:

@@ -25,6 +25,7 @@ class Cache(NamedTuple):
     halves: list            # [layer][direction], outputs (B,T,H) before they are merged; None where no rule needs them
     mask: np.ndarray        # (B,T)
     masked_output: str
+    merge: str
 
 
 class Recurrent(Layer):
@@ -73,7 +74,7 @@ class Recurrent(Layer):
         initial = [not_infinite(self._state(name, s, len(x)), read) for name, s in initial.items()]
         y = not_infinite(select(x, mask))
         finals = [np.empty_like(s) for s in initial]
-        cache = Cache([], [], mask, masked_output)
+        cache = Cache([], [], mask, masked_output, self.merge)
         for layer in range(self.num_layers):
             runs, halves = [], []
             for k, direction in enumerate(self.directions):
@@ -93,7 +94,7 @@ class Recurrent(Layer):
 
     def _backward(self, cache, dy, d_finals):
         """d_finals: dict name -> (layers,dirs,B,H) or None -> dx, then the gradients of the initial states."""
-        runs, halves, mask, masked_output = self._own_cache(cache)
+        runs, halves, mask, masked_output, _ = self._own_cache(cache)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
         B, T = mask.shape
@@ -119,13 +120,13 @@ class Recurrent(Layer):
 
     def _own_cache(self, cache):
         """The cache, if it can be one of this layer's."""
-        ours = [[self.params[name].shape for name in self._names(layer, direction)]
-                for layer in range(self.num_layers) for direction in self.directions]
         if not isinstance(cache, Cache):
             raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
-        theirs = [[w.shape for w in run.weights[:len(ours[0])]] for layer in cache.runs for run in layer]
+        ours = [(self.cell.name, direction.reverse, self.merge, self.params[self._names(layer, direction)[0]].shape)
+                for layer in range(self.num_layers) for direction in self.directions]
+        theirs = [(run.cell.name, run.reverse, cache.merge, run.weights.W.shape) for runs in cache.runs for run in runs]
         if theirs != ours:
-            raise ValueError(f"cache: expected one of this layer, with weights {ours}, got one with {theirs}")
+            raise ValueError(f"cache: expected one of this layer, {ours}, got one of {theirs}")
         return cache
 
     def _names(self, layer, direction):

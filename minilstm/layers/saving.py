@@ -10,6 +10,7 @@ Nothing in a file is ever executed: safetensors holds plain arrays, JSON plain v
 """
 import contextlib
 import json
+import math
 import os
 import secrets
 from pathlib import Path
@@ -17,7 +18,8 @@ from pathlib import Path
 import safetensors
 import safetensors.numpy
 
-from .linear import Linear
+from ..arguments import dtype_of, natural, one_of
+from .linear import BACKENDS, Linear
 from .lstm import LSTM
 from .one_state import GRU, RNN
 from .sequential import Sequential
@@ -33,12 +35,17 @@ class FormatError(ValueError):
 def save(path, layer):
     """Write ``layer``, its weights and how it is built, to the file ``path``.
 
-    The file is complete or it is not there: it is written beside its place and renamed when it is on the disk.
-    Raises TypeError for a layer of a class that is not this library's, OSError where the file cannot be written."""
+    The file is complete or it is not there: it is written beside its place and renamed when it is on the disk.  A link
+    is followed.  Raises TypeError or ValueError for what ``load`` could not read: a layer of another class or dtype, a
+    parameter of another shape; OSError where the file cannot be written."""
+    for _, owner in layer.walk():
+        dtype_of("layer", owner.dtype)
+        for name in owner.params:
+            owner._param(name)
     metadata = {"format": FORMAT, "version": VERSION, "layer": json.dumps(_describe(layer, {}))}
     content = safetensors.numpy.save(layer.state_dict(), metadata)
-    path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(6)}.part")
+    path = Path(os.path.realpath(path))
+    unfinished = path.parent / f"{secrets.token_hex(8)}.part"
     try:
         with open(unfinished, "xb") as file:
             file.write(content)
@@ -54,7 +61,10 @@ def save(path, layer):
 def load(path, backend="cpu"):
     """The layer that ``save`` wrote to ``path``, to compute on ``backend``.
 
-    Raises FormatError, which says what is wrong with the file, or OSError where it cannot be read."""
+    Raises FormatError, which says what is wrong with the file, OSError where it cannot be read, ValueError for a
+    backend that is none."""
+    one_of("backend", backend, tuple(BACKENDS))
+    path = os.fsdecode(path)
     with open(path, "rb") as file:          # a missing file is the OSError that everybody knows
         file.peek(1)
     try:
@@ -90,26 +100,32 @@ def _describe(layer, known):
 
 
 class _Limits:
-    """What a description may ask for, so that a damaged one cannot ask for all memory: no size beyond that of the
-    largest tensor, and no more layers than tensors.  Also the layers built so far."""
+    """What a description may ask for, so that a damaged one cannot ask for all memory: no more layers than tensors, and
+    no more numbers than they hold.  Also the layers built so far."""
 
     def __init__(self, shapes):
-        self.largest = max((n for shape in shapes for n in shape), default=0)
         self.tensors = len(shapes)
+        self.numbers = sum(math.prod(shape) for shape in shapes)
         self.built = []
+
+    def spend(self, description):
+        """Count a layer that is about to be built, at the least that one of its sizes can have."""
+        sizes = {name: value for name, value in description.items() if isinstance(value, int)}
+        D, H, layers = (max(0, sizes.get(name, 0)) for name in ("input_size", "hidden_size", "num_layers"))
+        self.numbers -= max(D * H, D * max(0, sizes.get("output_size", 0)), H * H * layers)
+        self.tensors -= max(1, layers)
+        if self.numbers < 0 or self.tensors < 0:
+            raise ValueError(f"{sizes}, more than its tensors hold")
 
 
 def _build(description, backend, limits):
     description = dict(description)
     if set(description) == {"same_as"}:
-        return limits.built[description["same_as"]]
+        return limits.built[natural("same_as", description["same_as"])]
     kind = description.pop("type")
-    if kind == "Sequential":
-        return Sequential(*(_build(child, backend, limits) for child in description.pop("layers")))
-    for name, value in description.items():
-        limit = limits.tensors if name == "num_layers" else limits.largest
-        if isinstance(value, int) and value > max(1, limit):
-            raise ValueError(f"{name} {value}, more than its tensors hold")
+    if kind == "Sequential" and set(description) == {"layers"}:
+        return Sequential(*(_build(child, backend, limits) for child in description["layers"]))
+    limits.spend(description)
     layer = TYPES[kind](**description, backend=backend, seed=None)
     limits.built.append(layer)
     return layer

@@ -1,5 +1,5 @@
 """Layers in a row: each reads what the one before it wrote."""
-from ..arguments import floats, mask_of
+from ..arguments import describe, floats, mask_of
 from ..masking.reference import select
 from .layer import Layer, first
 
@@ -38,6 +38,9 @@ class Sequential(Layer):
 
     def backward(self, cache, dy):
         """The gradient of y -> dx (B,T,D); adds to the ``grads`` of every layer."""
+        if not isinstance(cache, list) or len(cache) != len(self.layers):
+            raise TypeError("cache: expected what forward returned beside its output, a list of "
+                            f"{len(self.layers)}, got {describe(cache)}")
         for layer, layer_cache in zip(reversed(self.layers), reversed(cache)):
             dy = first(layer.backward(layer_cache, dy))
         return dy

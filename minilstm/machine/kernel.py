@@ -7,6 +7,7 @@ empty folder, and the next run compiles again.  Kernels with formulas from outsi
 """
 import contextlib
 import hashlib
+import inspect
 import os
 import platform
 import re
@@ -104,5 +105,8 @@ def kernel(function, cached=True):
 
 
 def is_ours(function):
-    """Does ``function`` stand in this package, whose sources the cache folder is named after?"""
-    return function.__module__.split(".")[0] == __name__.split(".")[0]
+    """Does ``function`` stand in this package, whose sources the cache folder is named after, with all functions that
+    it was made with?"""
+    made_with = [cell.cell_contents for cell in function.__closure__ or ()]
+    return (function.__module__.split(".")[0] == __name__.split(".")[0]
+            and all(is_ours(inner) for inner in made_with if inspect.isfunction(inner)))

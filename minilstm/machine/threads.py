@@ -103,8 +103,9 @@ def _submit(work, times):
         try:
             for _ in range(times):
                 futures.append(_pool.submit(work))
-        except RuntimeError:                                    # the interpreter is shutting down
-            pass
+        except RuntimeError as error:                           # at the end of the program a pool takes no new work
+            if "cannot schedule new futures" not in str(error):
+                raise
     return futures
 
 

@@ -118,7 +118,8 @@ def kernels(cell):
     forward_row, backward_row = cell.forward_row, cell.backward_row
     G = len(cell.blocks)
     A = G * (1 + cell.apart)
-    compiled = functools.partial(kernel, cached=is_ours(forward_row) and is_ours(backward_row))
+    rows = (forward_row, backward_row, cell.second_forward_row, cell.second_backward_row)
+    compiled = functools.partial(kernel, cached=all(is_ours(row) for row in rows if row))
     if cell.second_forward_row:
         return two_product_kernels(cell, compiled)
 

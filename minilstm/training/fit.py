@@ -29,15 +29,17 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     with none is passed over.
 
     Raises TypeError or ValueError for data that do not fit together, FloatingPointError when a loss or a gradient is
-    not finite: the parameters are then those before that batch."""
+    not finite, before it is put to use: the parameters are then those before that batch."""
     epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
     data = {"x": x, "target": target, "mask": mask, "loss_mask": loss_mask}
     for name, array in data.items():
         is_mask = name.endswith("mask")
         if not (isinstance(array, np.ndarray) and (array.dtype == bool or not is_mask) or is_mask and array is None):
             raise TypeError(f"{name}: expected a NumPy array{' of bool' * is_mask}, got {describe(array)}")
-        if array is not None and (array.ndim < 2 or array.shape[:2] != x.shape[:2] or len(array) == 0):
-            raise ValueError(f"{name}: expected (N,T,...) with N > 0, N and T as in x, got {describe(array)}")
+        axes = ("N", "T") if is_mask else ("N", "T", "...")
+        if array is not None and (array.ndim != len(axes) or array.shape[:2] != x.shape[:2] or len(array) == 0):
+            raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0 and N and T as in x, "
+                             f"got {describe(array)}")
     counts = np.ones(x.shape[:2], bool)
     for array in (mask, loss_mask):
         counts = counts if array is None else counts & array
