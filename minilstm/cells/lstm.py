@@ -50,8 +50,8 @@ def forward(a_i, a_f, a_g, a_o, c_prev):
 def backward(i, f, g, o, c_prev, c, dh, dc):
     """The gradients da_i, da_f, da_g, da_o, dc_prev, from the activated gates and the gradients dh, dc.
 
-    dc comes from the later steps alone; what h = o * tanh(c) adds to it is added here.  tanh(c) is computed again: that
-    costs less than to store it and read it back."""
+    dc comes from the later steps alone; what h = o * tanh(c) adds to it is added here.  tanh(c) is computed again, so
+    that a step has one array less to keep.  The forget gate's derivative is the pair of lines df and da_f."""
     tanh_c = tanh(c)
     do = dh * tanh_c                            # h = o * tanh(c)
     dc_total = dc + dh * o * d_tanh(tanh_c)     # h = o * tanh(c)
@@ -114,7 +114,7 @@ def backward_row(gates, own, before, after, d_state, da, d_own):
     """The reverse of ``forward_row``.  Fills da (4,H).
 
     d_state (2,H): on entry dh and dc of ``after``, on return those of ``before`` but for what goes through the product
-    with U, which the caller adds.  For dh that is all there is, so its row returns 0."""
+    with U, which the caller adds.  All of dh goes that way, so its row returns 0."""
     for j in range(da.shape[1]):
         da[0, j], da[1, j], da[2, j], da[3, j], d_state[1, j] = backward(
             gates[0, j], gates[1, j], gates[2, j], gates[3, j], before[1, j], after[1, j], d_state[0, j], d_state[1, j])

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..matmul import cpu, reference
 from ..arguments import describe, flag, floats, one_of, positive
+from ..matmul import cpu, reference
 from .layer import Layer, stream
 
 BACKENDS = {"reference": reference, "cpu": cpu}

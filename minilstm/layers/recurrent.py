@@ -3,10 +3,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..arguments import describe, flag, floats, mask_of, one_of, positive
 from ..cells import Weights
 from ..masking.reference import hold, hold_backward, select
 from ..recurrence import cpu, reference
-from ..arguments import describe, flag, floats, mask_of, one_of, positive
 from .layer import Layer, stream
 from .merge import RULES, merge, merge_backward, width
 
@@ -35,7 +35,6 @@ class Recurrent(Layer):
     (G*H,), then _l1 ... for the layers above; the backward direction's end in _reverse.  What each unit of a cell has
     for itself is own_l0 (P,H), its rows in the order of ``cell.own``.
     """
-
     takes_mask = True
 
     def __init__(self, cell, input_size, hidden_size, *, num_layers, bidirectional, reverse, merge, dtype, backend,
@@ -66,7 +65,7 @@ class Recurrent(Layer):
                 "bidirectional": self.bidirectional, "reverse": self.reverse, "merge": self.merge}
 
     def _forward(self, x, mask, lengths, initial, masked_output):
-        """initial: dict name -> (layers,dirs,B,H) or None, a name for each of cell.states -> RecurrentOutput, Cache."""
+        """initial: dict name -> (layers,dirs,B,H) or None, one for each of cell.states -> (y, final states), Cache."""
         x = floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
         mask = mask_of(x, mask, lengths)
         one_of("masked_output", masked_output, ("zero", "hold"))
