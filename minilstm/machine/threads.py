@@ -2,8 +2,8 @@
 
 Why not Numba's ``prange``: its default threading layer aborts the process when two Python threads enter parallel code
 at the same time, and all its layers fight for the cores with NumPy's own threads.  Kernels that release the interpreter
-lock on ordinary Python threads can do neither.  A hand-over to another thread costs about twenty microseconds, so small
-work stays on the calling thread (``threads_for``).
+lock on ordinary Python threads can do neither.  A hand-over to another thread costs tens of microseconds, so small work
+stays on the calling thread (``threads_for``).
 """
 import itertools
 import os
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ..arguments import positive
 
-MULTIPLY_ADDS_WORTH_A_THREAD = 2_000_000        # some forty microseconds of one core: twice the price of a hand-over
+MULTIPLY_ADDS_WORTH_A_THREAD = 2_000_000        # tens of microseconds of one core, like a hand-over
 
 
 class ForkSafeLock:
