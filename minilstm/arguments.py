@@ -30,6 +30,13 @@ def natural(name, value):
     return int(value)
 
 
+def probability(name, value):
+    """A number from 0 to less than 1 -> float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+        raise ValueError(f"{name}: expected a probability, 0 or more and less than 1, got {value!r}")
+    return float(value)
+
+
 def one_of(name, value, choices):
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

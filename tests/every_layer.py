@@ -10,7 +10,10 @@ def model(rng):
     every = minilstm.Sequential(
         minilstm.LSTM(2, 3, num_layers=2, bidirectional=True), minilstm.GRU(6, 4, bidirectional=True),
         minilstm.RNN(8, 3), minilstm.RNN(3, 4, activation="relu"), minilstm.LSTM(4, 2, peephole=True),
-        minilstm.Sequential(minilstm.LSTM(2, 2, coupled=True), shared), shared, minilstm.Linear(2, 1, bias=False))
+        minilstm.Sequential(minilstm.LSTM(2, 2, coupled=True), shared), shared,
+        minilstm.LSTM(2, 4, proj_size=3, num_layers=2, dropout=0.5),
+        minilstm.LSTM(3, 3, layer_norm=True, zoneout_c=0.2),
+        minilstm.GRU(3, 2, layer_norm=True, recurrent_dropout=0.5), minilstm.Linear(2, 1, bias=False))
     for _, layer in every.walk():
         for name, p in layer.params.items():
             layer.params[name] = (0.7 * rng.normal(size=p.shape)).astype(p.dtype)

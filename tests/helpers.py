@@ -37,17 +37,21 @@ KINDS = {                                   # every recurrent layer: its class, 
     "LSTM": (minilstm.LSTM, {}),
     "LSTM, peepholes": (minilstm.LSTM, {"peephole": True}),
     "LSTM, coupled": (minilstm.LSTM, {"coupled": True}),
+    "LSTM, layer norm": (minilstm.LSTM, {"layer_norm": True}),
+    "LSTM, projection": (minilstm.LSTM, {"proj_size": 2}),
     "GRU": (minilstm.GRU, {}),
     "GRU, reset before": (minilstm.GRU, {"reset_after": False}),
+    "GRU, layer norm": (minilstm.GRU, {"layer_norm": True}),
     "RNN, tanh": (minilstm.RNN, {}),
     "RNN, relu": (minilstm.RNN, {"activation": "relu"}),
 }
 
 
 def random_layer(rng, kind, D, H, **options):
-    """A recurrent layer with every weight and every bias random and non-zero."""
+    """A recurrent layer with every weight and every bias random and non-zero.  A projection needs more units than it
+    gives: H is then 3 at least."""
     layer_class, of_kind = KINDS[kind]
-    net = layer_class(D, H, **of_kind, **options)
+    net = layer_class(D, max(H, 3) if "proj_size" in of_kind else H, **of_kind, **options)
     for name, p in net.params.items():
         net.params[name] = (rng.normal(size=p.shape) * 0.6).astype(p.dtype)
     return net
@@ -59,10 +63,9 @@ def random_lstm(rng, D, H, **options):
 
 def random_batch(rng, net, B, T):
     """x, the initial states h0 and, for an LSTM, c0, and the gradients dy, dh_n, dc_n: all random, in net's dtype."""
-    dirs = len(net.directions)
-    state = (net.num_layers, dirs, B, net.hidden_size)
-    shapes = {"x": (B, T, net.input_size), "dy": (B, T, dirs * net.hidden_size)}
-    shapes |= {f"{s}0": state for s in net.cell.states} | {f"d{s}_n": state for s in net.cell.states}
+    shapes = {"x": (B, T, net.input_size), "dy": (B, T, net.output_size)}
+    for state, width in zip(net.cell.states, net.widths):
+        shapes[f"{state}0"] = shapes[f"d{state}_n"] = (net.num_layers, len(net.directions), B, width)
     return {name: rng.normal(size=shape).astype(net.dtype) for name, shape in shapes.items()}
 
 

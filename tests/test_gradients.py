@@ -15,12 +15,15 @@ BACKENDS = ["reference", "cpu"]
 @pytest.mark.parametrize("num_layers", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_layer_under_every_mask(kind, num_layers, bidirectional, backend):
-    """All of x, h0, c0, weights and biases, with dy, dh_n and dc_n random; complex step to 1e-10, in float64."""
+    """All of x, h0, c0, weights and biases, with dy, dh_n and dc_n random; complex step to 1e-10, in float64.
+
+    Differences are left to the tests below: three normalised layers bend too much within their step."""
     rng = np.random.default_rng(1)
     net = random_layer(rng, kind, 2, 3, num_layers=num_layers, bidirectional=bidirectional, backend=backend)
     batch = random_batch(rng, net, B=3, T=4)
     for pattern, mask in masks(rng, 3, 4).items():
-        report = check_gradients(net, max_entries=3, x=batch["x"], mask=mask, **states_of(batch))
+        report = check_gradients(net, methods=("complex step",), max_entries=5, x=batch["x"], mask=mask,
+                                 **states_of(batch))
         assert report.ok, f"{pattern}\n{report}"
         assert [row.name for row in report.rows] == ["x", *states_of(batch), *net.params]
 

@@ -1,6 +1,5 @@
 """The compiled backend computes what the readable one defines, whatever the sizes, masks, directions and threads."""
 import inspect
-import math
 
 import numpy as np
 import pytest
@@ -26,68 +25,6 @@ def test_backends_have_the_same_functions_and_parameters():
     for one, other, names in ((reference, cpu, ["forward", "backward"]), (matmul_reference, matmul_cpu, ["product"])):
         for name in names:
             assert inspect.signature(getattr(one, name)) == inspect.signature(getattr(other, name))
-
-
-def sigma(a):
-    return 1 / (1 + math.exp(-a))
-
-
-def lstm_unit(a, s, j, H):
-    i, f, g, o = sigma(a[j]), sigma(a[H + j]), math.tanh(a[2 * H + j]), sigma(a[3 * H + j])
-    c = f * s["c"][j] + i * g
-    return {"h": o * math.tanh(c), "c": c}
-
-
-def peephole_unit(a, s, j, H, own):
-    c_prev = s["c"][j]
-    i, f = sigma(a[j] + own[0][j] * c_prev), sigma(a[H + j] + own[1][j] * c_prev)
-    c = f * c_prev + i * math.tanh(a[2 * H + j])
-    return {"h": sigma(a[3 * H + j] + own[2][j] * c) * math.tanh(c), "c": c}
-
-
-def coupled_unit(a, s, j, H):
-    i = sigma(a[j])
-    c = (1 - i) * s["c"][j] + i * math.tanh(a[H + j])
-    return {"h": sigma(a[2 * H + j]) * math.tanh(c), "c": c}
-
-
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_layer_is_the_written_equations(kind, backend):
-    """One row, step by step and unit by unit, in scalar arithmetic that shares no code with the library."""
-    rng = np.random.default_rng(0)
-    D, H, T = 2, 3, 4
-    net = random_layer(rng, kind, D, H, dtype="float64", backend=backend)
-    batch = random_batch(rng, net, B=1, T=T)
-    out, _ = net.forward(batch["x"], **states_of(batch))
-    W, U, b_ih, b_hh = (net.params[f"{name}_l0"].tolist() for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    s = {name[0]: state[0, 0, 0].tolist() for name, state in states_of(batch).items()}
-
-    def of_input(k):
-        return sum(W[k][d] * x[d] for d in range(D)) + b_ih[k]
-
-    def of_state(k, h):
-        return sum(U[k][j] * h[j] for j in range(H)) + b_hh[k]
-
-    def gru_unit(j):
-        h, r = s["h"], [sigma(of_input(k) + of_state(k, s["h"])) for k in range(H)]
-        z = sigma(of_input(H + j) + of_state(H + j, h))
-        hears = (of_state(2 * H + j, [r[k] * h[k] for k in range(H)]) if "before" in kind
-                 else r[j] * of_state(2 * H + j, h))
-        return {"h": (1 - z) * math.tanh(of_input(2 * H + j) + hears) + z * h[j]}
-
-    for t in range(T):
-        x = batch["x"][0, t].tolist()
-        a = [of_input(k) + of_state(k, s["h"]) for k in range(len(W))]
-        new = [lstm_unit(a, s, j, H) if kind == "LSTM" else
-               peephole_unit(a, s, j, H, net.params["own_l0"].tolist()) if kind == "LSTM, peepholes" else
-               coupled_unit(a, s, j, H) if kind == "LSTM, coupled" else
-               gru_unit(j) if kind.startswith("GRU") else
-               {"h": math.tanh(a[j]) if kind == "RNN, tanh" else max(a[j], 0.0)} for j in range(H)]
-        s = {name: [unit[name] for unit in new] for name in s}
-        assert_close(out.y[0, t], s["h"], "same formulas, float64")
-    for name in s:
-        assert_close(getattr(out, f"{name}_n")[0, 0, 0], s[name], "same formulas, float64")
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])

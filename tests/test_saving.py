@@ -51,7 +51,9 @@ def test_round_trip_of_every_layer(tmp_path, backend):
 @pytest.mark.parametrize("net", [
     minilstm.GRU(2, 3, dtype="float64", seed=4), minilstm.LSTM(2, 3, num_layers=2, bidirectional=True, merge="mul"),
     minilstm.RNN(2, 3, reverse=True, activation="relu"), minilstm.LSTM(2, 3, peephole=True), minilstm.Linear(2, 3),
-    minilstm.GRU(2, 3, reset_after=False),
+    minilstm.GRU(2, 3, reset_after=False), minilstm.GRU(2, 3, layer_norm=True, zoneout_h=0.1),
+    minilstm.LSTM(2, 3, layer_norm=True, zoneout_c=0.25, recurrent_dropout=0.5, seed=9),
+    minilstm.LSTM(2, 5, proj_size=3, num_layers=2, dropout=0.5, seed=7), minilstm.LSTM(9, 300, proj_size=2),
 ], ids=lambda net: type(net).__name__)
 def test_arguments_and_dtype_come_back(tmp_path, net):
     minilstm.save(tmp_path / "net", net)
@@ -59,6 +61,9 @@ def test_arguments_and_dtype_come_back(tmp_path, net):
     assert again.dtype == net.dtype and again.arguments() == net.arguments()
     assert again.params.keys() == net.params.keys()
     assert all(same_bits(again.params[name], p) for name, p in net.params.items())
+    if net.takes_training:
+        x = np.ones((2, 3, net.input_size), net.dtype)
+        assert same_bits(again.forward(x, training=True)[0].y, net.forward(x, training=True, draw=0)[0].y)
 
 
 def test_the_first_format_is_read_for_ever():
@@ -155,7 +160,10 @@ def of(*layers):
     ({"layer": json.dumps({"type": "Sequential", "layers": [LSTM, LINEAR], "extra": 5})}, "Sequential"),
     (of(LSTM | {"hidden_size": -1}, LINEAR), "hidden_size: expected a positive integer, got -1"),
     (of(LSTM | {"dtype": "float64"}, LINEAR | {"dtype": "float64"}), "expected a NumPy array float64"),
-    (of(LSTM | {"proj_size": 2}, LINEAR), "proj_size"),
+    (of(LSTM | {"proj_size": 2}, LINEAR), r"missing \['0.weight_hr_l0'\]"),
+    (of(LSTM | {"units": 2}, LINEAR), "unexpected keyword argument 'units'"),
+    (of(LSTM | {"noise_seed": -1}, LINEAR), "noise_seed: expected an integer, 0 or more, got -1"),
+    (of(LSTM | {"zoneout_c": 1.5}, LINEAR), "zoneout_c: expected a probability, 0 or more and less than 1, got 1.5"),
     ({"tensors": {"1.bias": None}}, r"missing \['1.bias'\]"),
     ({"tensors": {"more": np.ones(3, "float32")}}, r"got also \['more'\]"),
     ({"tensors": {"1.bias": np.ones(2, "float32")}}, r"\(1,\), got float32 \(2,\)"),

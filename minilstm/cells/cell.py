@@ -7,12 +7,21 @@ import numpy as np
 class Weights(NamedTuple):
     """The parameters of one layer in one direction; G blocks of H rows each (the LSTM: i, f, g, o).
 
-    Also the shape in which a backward pass returns their gradients."""
+    Also the shape in which a backward pass returns their gradients.  R is the width of h: H, or less for a cell that
+    projects its output."""
     W: np.ndarray       # (G*H, D)  input weights,     PyTorch's weight_ih
-    U: np.ndarray       # (G*H, H)  recurrent weights, PyTorch's weight_hh
+    U: np.ndarray       # (G*H, R)  recurrent weights, PyTorch's weight_hh
     b_ih: np.ndarray    # (G*H,)    bias beside W
     b_hh: np.ndarray    # (G*H,)    bias beside U
-    own: np.ndarray     # (P, H)    what each unit has for itself (peepholes); P is 0 for most cells
+    own: np.ndarray     # (P, H)    what each unit has for itself (peepholes, gains); P is 0 for most cells
+    W_hr: np.ndarray    # (R, H)    projection of the output, PyTorch's weight_hr; (0, H) for a cell without one
+
+    # not a parameter: (B, R), by what recurrent dropout multiplies the columns of U for each row of the batch
+    keep: np.ndarray | None = None
+
+    def parameters(self):
+        """All but ``keep``."""
+        return self[:-1]
 
 
 class Cell(NamedTuple):
@@ -32,6 +41,10 @@ class Cell(NamedTuple):
 
     own: tuple[str, ...] = ()   # the parameters that each unit has for itself
     apart: bool = False         # True: the cell uses x @ W.T + b_ih and h @ U.T + b_hh apart, not their sum alone
+    biases_after: bool = False  # True: ... without biases; ``forward_row`` adds them and finds them at the end of own
 
-    second_forward_row: Callable | None = None      # of a cell whose last block of U has to wait for the others: what
-    second_backward_row: Callable | None = None     # follows that product, and its reverse (gru_reset_before.py)
+    # of a cell with a second product inside the step: what follows that product, and its reverse
+    second_forward_row: Callable | None = None
+    second_backward_row: Callable | None = None
+    projects: bool = False      # True: it is with W_hr (lstm_projection.py); False: with the last block of U, which has
+    #                             to wait for the others (gru_reset_before.py)

@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .activations import ONE, d_sigmoid, d_tanh, formula, sigmoid, tanh
-from .cell import Cell, Weights
+from .cell import Cell
+from .products import heard, zeros_like
 
 
 # ------------------------------------------------------------------------------------------------- one unit, one step
@@ -80,34 +81,34 @@ class Step(NamedTuple):
 
 def step(weights, x, h_prev):
     """One step of a whole layer.  x (B,D), h_prev (B,H) -> (h,), Step."""
-    W, U, b_ih, b_hh, _ = weights
-    U_r, U_z, U_n = np.split(U, 3)
-    a_r, a_z, a_n = np.split(x @ W.T + b_ih + b_hh, 3, axis=1)
-    a_r = a_r + h_prev @ U_r.T
-    a_z = a_z + h_prev @ U_z.T
+    U_r, U_z, U_n = np.split(weights.U, 3)
+    a_r, a_z, a_n = np.split(x @ weights.W.T + weights.b_ih + weights.b_hh, 3, axis=1)
+    a_r = a_r + heard(weights, h_prev) @ U_r.T
+    a_z = a_z + heard(weights, h_prev) @ U_z.T
     r, z, v = forward_gates(a_r, a_z, h_prev)
-    a_n = a_n + v @ U_n.T
+    a_n = a_n + heard(weights, v) @ U_n.T
     n, h = forward_state(a_n, z, h_prev)
     return (h,), Step(x, h_prev, r, z, v, n)
 
 
 def step_backward(weights, saved, dh):
     """The reverse of ``step``.  dh (B,H) -> dx (B,D), (dh_prev,), Weights of gradients."""
-    W, U, _, _, own = weights
-    U_r, U_z, U_n = np.split(U, 3)
+    U_r, U_z, U_n = np.split(weights.U, 3)
     x, h_prev, r, z, v, n = saved
     da_z, da_n, dh_from_h = backward_state(z, n, h_prev, dh)            # n, h = forward_state(a_n, z, h_prev)
-    dv = da_n @ U_n                                                     # a_n = a_n + v @ U_n.T
-    dU_n = da_n.T @ v                                                   # a_n = a_n + v @ U_n.T
+    dv = heard(weights, da_n @ U_n)                                     # a_n = a_n + heard(v) @ U_n.T
+    dU_n = da_n.T @ heard(weights, v)                                   # a_n = a_n + heard(v) @ U_n.T
     da_r, dh_from_v = backward_gates(r, h_prev, dv)                     # r, z, v = forward_gates(a_r, a_z, h_prev)
-    dh_from_a = da_z @ U_z + da_r @ U_r                                 # a_z = a_z + h_prev @ U_z.T, a_r = ...
-    dU_z, dU_r = da_z.T @ h_prev, da_r.T @ h_prev                       # a_z = a_z + h_prev @ U_z.T, a_r = ...
+    dh_from_a = heard(weights, da_z @ U_z + da_r @ U_r)                 # a_z = a_z + heard(h_prev) @ U_z.T, a_r = ...
+    h_heard = heard(weights, h_prev)
+    dU_z, dU_r = da_z.T @ h_heard, da_r.T @ h_heard                     # a_z = a_z + heard(h_prev) @ U_z.T, a_r = ...
     da = np.concatenate([da_r, da_z, da_n], axis=1)                     # a_r, a_z, a_n = np.split(x @ W.T + ...)
-    dx = da @ W                                                         # a_r, a_z, a_n = np.split(x @ W.T + ...)
+    dx = da @ weights.W                                                 # a_r, a_z, a_n = np.split(x @ W.T + ...)
     dW = da.T @ x                                                       # a_r, a_z, a_n = np.split(x @ W.T + ...)
     db = da.sum(axis=0)                                                 # a_r, a_z, a_n = np.split(... + b_ih + b_hh)
     dU = np.concatenate([dU_r, dU_z, dU_n])                             # U_r, U_z, U_n = np.split(U, 3)
-    return dx, (dh_from_h + dh_from_v + dh_from_a,), Weights(dW, dU, db, db, np.zeros_like(own))
+    d_weights = zeros_like(weights)._replace(W=dW, U=dU, b_ih=db, b_hh=db)
+    return dx, (dh_from_h + dh_from_v + dh_from_a,), d_weights
 
 
 # ------------------------------------------------------------------------------- one batch row, one step, unit by unit
@@ -127,17 +128,17 @@ def second_forward_row(a, before, after, saved):
 
 
 @formula
-def second_backward_row(saved, before, d_state, da):
-    """The reverse of ``second_forward_row``.  Fills da_z and da_n, the last two rows of da (3,H).
+def second_backward_row(saved, before, d_state, da, da_n):
+    """The reverse of ``second_forward_row``.  Fills da_n (H,), and da_z, the second row of da (2,H).
 
     d_state (1,H): on entry dh of ``after``, on return that part of dh of ``before`` that comes from h itself."""
     for j in range(da.shape[1]):
-        da[1, j], da[2, j], d_state[0, j] = backward_state(saved[1, j], saved[2, j], before[0, j], d_state[0, j])
+        da[1, j], da_n[j], d_state[0, j] = backward_state(saved[1, j], saved[2, j], before[0, j], d_state[0, j])
 
 
 @formula
 def backward_row(saved, own, before, after, d_state, da, d_own, dv):
-    """The reverse of ``forward_row``.  dv (H,).  Fills da_r, the first row of da (3,H); adds to d_state (1,H) what
+    """The reverse of ``forward_row``.  dv (H,).  Fills da_r, the first row of da (2,H); adds to d_state (1,H) what
     comes from v."""
     for j in range(da.shape[1]):
         da[0, j], dh_from_v = backward_gates(saved[0, j], before[0, j], dv[j])

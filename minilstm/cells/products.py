@@ -1,7 +1,13 @@
 """The part that all cells share: what the input says and what the old state says, before any squashing.
 
     a_x = x @ W.T + b_ih                x (B,D),       W (G*H,D)     G blocks of H columns each
-    a_h = h_prev @ U.T + b_hh           h_prev (B,H),  U (G*H,H)
+    a_h = h_prev @ U.T + b_hh           h_prev (B,R),  U (G*H,R)     R is H unless the cell projects its output
+
+Recurrent dropout (Gal and Ghahramani, A Theoretically Grounded Application of Dropout in Recurrent Neural Networks,
+2016) takes whole columns out of U, others for each sequence, the same at every step: row b of the batch has the matrix
+U * keep[b], and so
+
+    a_h = (h_prev * keep) @ U.T + b_hh
 """
 import numpy as np
 
@@ -10,19 +16,41 @@ from .cell import Weights
 
 def products(weights, x, h_prev):
     """-> a_x, a_h, both (B,G*H)."""
-    W, U, b_ih, b_hh, _ = weights
-    a_x = x @ W.T + b_ih
-    a_h = h_prev @ U.T + b_hh
+    s_x, s_h = sums(weights, x, h_prev)
+    a_x = s_x + weights.b_ih
+    a_h = s_h + weights.b_hh
     return a_x, a_h
 
 
 def products_backward(weights, x, h_prev, da_x, da_h):
-    """The reverse of ``products`` -> dx (B,D), dh_prev (B,H), Weights of gradients, in which ``own`` is zero."""
-    W, U, _, _, own = weights
-    dx = da_x @ W                           # a_x = x @ W.T + b_ih
-    dW = da_x.T @ x                         # a_x = x @ W.T + b_ih
-    db_ih = da_x.sum(axis=0)                # a_x = x @ W.T + b_ih
-    dh_prev = da_h @ U                      # a_h = h_prev @ U.T + b_hh
-    dU = da_h.T @ h_prev                    # a_h = h_prev @ U.T + b_hh
-    db_hh = da_h.sum(axis=0)                # a_h = h_prev @ U.T + b_hh
-    return dx, dh_prev, Weights(dW, dU, db_ih, db_hh, np.zeros_like(own))
+    """The reverse of ``products`` -> dx (B,D), dh_prev (B,R), Weights of gradients."""
+    dx, dh_prev, d_weights = sums_backward(weights, x, h_prev, da_x, da_h)
+    db_ih = da_x.sum(axis=0)                # a_x = s_x + b_ih
+    db_hh = da_h.sum(axis=0)                # a_h = s_h + b_hh
+    return dx, dh_prev, d_weights._replace(b_ih=db_ih, b_hh=db_hh)
+
+
+def sums(weights, x, h_prev):
+    """The same without biases: s_x = x @ W.T, s_h = (h_prev * keep) @ U.T."""
+    s_x = x @ weights.W.T
+    s_h = heard(weights, h_prev) @ weights.U.T
+    return s_x, s_h
+
+
+def sums_backward(weights, x, h_prev, ds_x, ds_h):
+    """The reverse of ``sums``; in the Weights that it returns all but W and U is zero."""
+    dx = ds_x @ weights.W                               # s_x = x @ W.T
+    dW = ds_x.T @ x                                     # s_x = x @ W.T
+    dh_prev = heard(weights, ds_h @ weights.U)          # s_h = (h_prev * keep) @ U.T
+    dU = ds_h.T @ heard(weights, h_prev)                # s_h = (h_prev * keep) @ U.T
+    return dx, dh_prev, zeros_like(weights)._replace(W=dW, U=dU)
+
+
+def heard(weights, h_prev):
+    """h_prev * keep: what U hears of the old state."""
+    return h_prev if weights.keep is None else h_prev * weights.keep
+
+
+def zeros_like(weights):
+    """Gradients to begin with."""
+    return Weights(*(np.zeros_like(p) for p in weights.parameters()))

@@ -7,6 +7,7 @@ from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural
 from ..machine.threads import ForkSafeLock
 
 _adding = ForkSafeLock()        # one for all layers: it is held for the length of a few additions
+counting = ForkSafeLock()       # likewise, where a layer numbers its calls
 
 
 class Layer:
@@ -18,11 +19,13 @@ class Layer:
     grads       dict name -> array of the same shape.  ``backward`` adds to it; ``zero_grads`` clears it.
     dtype       of the parameters and of everything that goes in and comes out
     backend     who computes: "cpu" (compiled) or "reference" (plain NumPy)
-    takes_mask  does forward take mask=?
+    takes_mask      does forward take mask=?
+    takes_training  does forward take training= and draw=, because it is random in training?
 
     A layer made of other layers names them in ``children``.
     """
     takes_mask = False
+    takes_training = False
 
     def __init__(self, dtype, backend):
         self.dtype = dtype_of("dtype", dtype)

@@ -4,21 +4,21 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import cells
-from ..arguments import flag
+from ..arguments import flag, natural
 from .recurrent import Recurrent
 
 
 class LSTMOutput(NamedTuple):
-    """What ``LSTM.forward`` returns.  B batch, T steps, H hidden units, dirs 1 or 2."""
-    y: np.ndarray           # (B,T,dirs*H)        h of the top layer at every step; merged (B,T,H)
-    h_n: np.ndarray         # (layers,dirs,B,H)   h after the last real step of each row
+    """What ``LSTM.forward`` returns.  B batch, T steps, H hidden units, R width of h, dirs 1 or 2."""
+    y: np.ndarray           # (B,T,dirs*R)        h of the top layer at every step; merged (B,T,R)
+    h_n: np.ndarray         # (layers,dirs,B,R)   h after the last real step of each row
     c_n: np.ndarray         # (layers,dirs,B,H)   c after the last real step of each row
 
 
 class LSTMGradients(NamedTuple):
     """What ``LSTM.backward`` returns."""
     dx: np.ndarray          # (B,T,D)
-    dh0: np.ndarray         # (layers,dirs,B,H)
+    dh0: np.ndarray         # (layers,dirs,B,R)
     dc0: np.ndarray         # (layers,dirs,B,H)
 
 
@@ -32,40 +32,59 @@ class LSTM(Recurrent):
     reverse         walk it from its end only: y at a step has seen that step and all later ones
     merge           of two directions, for y and for the layer above: "concat", "sum", "ave" or "mul" (``merge.py``)
     peephole        gates also see the memory: ``minilstm/cells/lstm_peephole.py``
-    coupled         1 - i in place of a forget gate: ``minilstm/cells/lstm_coupled.py``; not together with peephole
+    coupled         1 - i in place of a forget gate: ``minilstm/cells/lstm_coupled.py``
+    layer_norm      sums and memory normalised over the layer: ``minilstm/cells/lstm_layer_norm.py``
+    proj_size       R > 0: h is R mixtures of the units: ``minilstm/cells/lstm_projection.py``; 0: R = H.  At most one
+                    of these four
+    dropout, recurrent_dropout, zoneout_h, zoneout_c
+                    probabilities: of a number between two layers to be 0; of a unit of h to be 0 where U reads it, in a
+                    whole sequence; of a unit of h, or of c, to stay as it was in one step (``noise.py``).  Nothing is
+                    drawn outside training
     dtype           "float32" or "float64"
     backend         "cpu" (compiled) or "reference" (plain NumPy)
-    seed            of the initial weights: Glorot uniform W, orthogonal U, forget bias 1, all else 0; None: all 0.
-                    Layers of one kind, size and seed begin with the same weights: give those of one model
-                    different seeds.
+    seed            of the initial weights: Glorot uniform W, orthogonal U, forget bias and gains 1, all else 0; None:
+                    all 0.  Also of what is drawn in training.  Layers of one kind, size and seed begin with the same
+                    weights: give those of one model different seeds.
     """
 
     def __init__(self, input_size, hidden_size, *, num_layers=1, bidirectional=False, reverse=False, merge="concat",
-                 peephole=False, coupled=False, dtype="float32", backend="cpu", seed=0):
-        if flag("peephole", peephole) and flag("coupled", coupled):
-            raise ValueError("peephole, coupled: expected at most one of the two to be True, got both")
-        cell = (cells.LSTM_PEEPHOLE_CELL if peephole else
-                cells.LSTM_COUPLED_CELL if flag("coupled", coupled) else cells.LSTM_CELL)
-        super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
-                         reverse=reverse, merge=merge, dtype=dtype, backend=backend, seed=seed)
+                 peephole=False, coupled=False, layer_norm=False, proj_size=0, dropout=0.0, recurrent_dropout=0.0,
+                 zoneout_h=0.0, zoneout_c=0.0, dtype="float32", backend="cpu", seed=0):
+        variants = {"peephole": (flag("peephole", peephole), cells.LSTM_PEEPHOLE_CELL),
+                    "coupled": (flag("coupled", coupled), cells.LSTM_COUPLED_CELL),
+                    "layer_norm": (flag("layer_norm", layer_norm), cells.LSTM_LAYER_NORM_CELL),
+                    "proj_size": (natural("proj_size", proj_size) > 0, cells.LSTM_PROJECTION_CELL)}
+        chosen = {name: cell for name, (wanted, cell) in variants.items() if wanted}
+        if len(chosen) > 1:
+            raise ValueError(f"{', '.join(chosen)}: expected at most one of {', '.join(variants)}, got {len(chosen)}")
+        cell = next(iter(chosen.values()), cells.LSTM_CELL)
+        super().__init__(cell, input_size, hidden_size, proj_size=proj_size, num_layers=num_layers,
+                         bidirectional=bidirectional, reverse=reverse, merge=merge, dropout=dropout,
+                         recurrent_dropout=recurrent_dropout, zoneout=(zoneout_h, zoneout_c), dtype=dtype,
+                         backend=backend, seed=seed)
 
     def arguments(self):
         return super().arguments() | {"peephole": self.cell is cells.LSTM_PEEPHOLE_CELL,
-                                      "coupled": self.cell is cells.LSTM_COUPLED_CELL}
+                                      "coupled": self.cell is cells.LSTM_COUPLED_CELL,
+                                      "layer_norm": self.cell is cells.LSTM_LAYER_NORM_CELL,
+                                      "proj_size": self.proj_size}
 
-    def forward(self, x, mask=None, h0=None, c0=None, *, masked_output="zero", lengths=None):
+    def forward(self, x, mask=None, h0=None, c0=None, *, masked_output="zero", lengths=None, training=False,
+                draw=None):
         """x (B,T,D) -> LSTMOutput(y, h_n, c_n), cache.
 
         mask            (B,T) bool, True = a real step; any pattern.  On a masked step h and c are carried bit for bit,
                         and whatever x holds there, NaN included, is never read.
         lengths         (B,) integers, instead of a mask: the first so many steps are real
-        h0, c0          (layers,dirs,B,H), zeros if not given
+        h0, c0          (layers,dirs,B,R) and (layers,dirs,B,H), zeros if not given
         masked_output   y at a masked step: "zero", or "hold" for the last real output (0 before the first one)
+        training        True: dropout and zoneout are drawn
+        draw            the number of the draw, to repeat one; None takes the next
 
         An infinite real input, or initial state of a row that has a real step, counts as NaN: it would only saturate
         the gates, and nobody would see it.
         Raises TypeError for another dtype or kind of array, ValueError for another shape or value."""
-        output, cache = self._forward(x, mask, lengths, {"h0": h0, "c0": c0}, masked_output)
+        output, cache = self._forward(x, mask, lengths, {"h0": h0, "c0": c0}, masked_output, training, draw)
         return LSTMOutput(*output), cache
 
     def backward(self, cache, dy=None, dh_n=None, dc_n=None):

@@ -23,9 +23,9 @@ class Gradients(NamedTuple):
 class OneState(Recurrent):
     """The two verbs of a layer whose state is h alone."""
 
-    def forward(self, x, mask=None, h0=None, *, masked_output="zero", lengths=None):
+    def forward(self, x, mask=None, h0=None, *, masked_output="zero", lengths=None, training=False, draw=None):
         """x (B,T,D) -> Output(y, h_n), cache.  The arguments, and the errors raised, are those of ``LSTM.forward``."""
-        output, cache = self._forward(x, mask, lengths, {"h0": h0}, masked_output)
+        output, cache = self._forward(x, mask, lengths, {"h0": h0}, masked_output, training, draw)
         return Output(*output), cache
 
     def backward(self, cache, dy=None, dh_n=None):
@@ -40,16 +40,23 @@ class GRU(OneState):
 
     reset_after   True: the reset gate acts after the product with U, as in PyTorch and cuDNN (``cells/gru.py``);
                   False: before it, as first published (``cells/gru_reset_before.py``), another function of its weights
+    layer_norm    sums normalised over the layer: ``cells/gru_layer_norm.py``; only with the reset after the product
     The other arguments are those of ``LSTM``."""
 
-    def __init__(self, input_size, hidden_size, *, reset_after=True, num_layers=1, bidirectional=False, reverse=False,
-                 merge="concat", dtype="float32", backend="cpu", seed=0):
-        cell = cells.GRU_CELL if flag("reset_after", reset_after) else cells.GRU_RESET_BEFORE_CELL
+    def __init__(self, input_size, hidden_size, *, reset_after=True, layer_norm=False, num_layers=1,
+                 bidirectional=False, reverse=False, merge="concat", dropout=0.0, recurrent_dropout=0.0, zoneout_h=0.0,
+                 dtype="float32", backend="cpu", seed=0):
+        if flag("layer_norm", layer_norm) and not flag("reset_after", reset_after):
+            raise ValueError("layer_norm, reset_after: expected reset_after=True with layer normalisation, got False")
+        cell = (cells.GRU_LAYER_NORM_CELL if layer_norm else
+                cells.GRU_CELL if flag("reset_after", reset_after) else cells.GRU_RESET_BEFORE_CELL)
         super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
-                         reverse=reverse, merge=merge, dtype=dtype, backend=backend, seed=seed)
+                         reverse=reverse, merge=merge, dropout=dropout, recurrent_dropout=recurrent_dropout,
+                         zoneout=(zoneout_h,), dtype=dtype, backend=backend, seed=seed)
 
     def arguments(self):
-        return super().arguments() | {"reset_after": self.cell is cells.GRU_CELL}
+        return super().arguments() | {"reset_after": self.cell is not cells.GRU_RESET_BEFORE_CELL,
+                                      "layer_norm": self.cell is cells.GRU_LAYER_NORM_CELL}
 
 
 class RNN(OneState):
@@ -58,11 +65,13 @@ class RNN(OneState):
     activation   "tanh" or "relu"; the other arguments are those of ``LSTM``"""
 
     def __init__(self, input_size, hidden_size, *, activation="tanh", num_layers=1, bidirectional=False, reverse=False,
-                 merge="concat", dtype="float32", backend="cpu", seed=0):
+                 merge="concat", dropout=0.0, recurrent_dropout=0.0, zoneout_h=0.0, dtype="float32", backend="cpu",
+                 seed=0):
         one_of("activation", activation, ("tanh", "relu"))
         cell = cells.RNN_TANH_CELL if activation == "tanh" else cells.RNN_RELU_CELL
         super().__init__(cell, input_size, hidden_size, num_layers=num_layers, bidirectional=bidirectional,
-                         reverse=reverse, merge=merge, dtype=dtype, backend=backend, seed=seed)
+                         reverse=reverse, merge=merge, dropout=dropout, recurrent_dropout=recurrent_dropout,
+                         zoneout=(zoneout_h,), dtype=dtype, backend=backend, seed=seed)
 
     def arguments(self):
         return super().arguments() | {"activation": "tanh" if self.cell is cells.RNN_TANH_CELL else "relu"}

@@ -3,14 +3,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe, flag, floats, mask_of, one_of, positive
+from ..arguments import describe, flag, floats, mask_of, natural, one_of, positive
 from ..cells import Weights
 from ..masking.reference import hold, hold_backward, select
 from ..recurrence import cpu, reference
 from .layer import Layer, stream
 from .merge import RULES, merge, merge_backward, width
+from .noise import Noise
 
 BACKENDS = {"reference": reference, "cpu": cpu}
+
+PARAMETERS = {"W": "weight_ih", "U": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh", "own": "own",
+              "W_hr": "weight_hr"}          # a field of Weights -> its name in params, before _l0 or _l0_reverse
 
 
 class Direction(NamedTuple):
@@ -22,7 +26,8 @@ class Direction(NamedTuple):
 class Cache(NamedTuple):
     """What ``backward`` needs of the forward pass that it reverses."""
     runs: list              # [layer][direction], the caches of recurrence.forward
-    halves: list            # [layer][direction], outputs (B,T,H) before they are merged; None where no rule needs them
+    halves: list            # [layer][direction], outputs (B,T,R) before they are merged; None where no rule needs them
+    dropped: list           # [layer], by what dropout multiplied its y (B,T,dirs*R); None where it did not
     mask: np.ndarray        # (B,T)
     masked_output: str
     merge: str
@@ -31,18 +36,24 @@ class Cache(NamedTuple):
 class Recurrent(Layer):
     """What LSTM and its relatives share.  A subclass names its cell, and its states in ``forward`` and ``backward``.
 
-    Parameters are PyTorch's, by name and layout: weight_ih_l0 (G*H,D), weight_hh_l0 (G*H,H), bias_ih_l0 and bias_hh_l0
-    (G*H,), then _l1 ... for the layers above; the backward direction's end in _reverse.  What each unit of a cell has
-    for itself is own_l0 (P,H), its rows in the order of ``cell.own``.
+    Parameters are PyTorch's, by name and layout: weight_ih_l0 (G*H,D), weight_hh_l0 (G*H,R), bias_ih_l0 and bias_hh_l0
+    (G*H,), then _l1 ... for the layers above; the backward direction's end in _reverse.  R, the width of h, is H or,
+    with a projection weight_hr_l0 (R,H), proj_size.  What each unit of a cell has for itself is own_l0 (P,H), its rows
+    in the order of ``cell.own``.
     """
     takes_mask = True
+    takes_training = True
 
-    def __init__(self, cell, input_size, hidden_size, *, num_layers, bidirectional, reverse, merge, dtype, backend,
-                 seed):
+    def __init__(self, cell, input_size, hidden_size, *, proj_size=0, num_layers, bidirectional, reverse, merge,
+                 dropout, recurrent_dropout, zoneout, dtype, backend, seed):
+        """zoneout: one probability for each of cell.states; all else as ``LSTM`` has it."""
         super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
         self.cell = cell
         self.input_size = positive("input_size", input_size)
         self.hidden_size = positive("hidden_size", hidden_size)
+        self.proj_size = natural("proj_size", proj_size)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"proj_size: expected less than hidden_size={self.hidden_size}, got {proj_size}")
         self.num_layers = positive("num_layers", num_layers)
         self.bidirectional = flag("bidirectional", bidirectional)
         self.reverse = flag("reverse", reverse)
@@ -50,36 +61,45 @@ class Recurrent(Layer):
         if self.bidirectional and self.reverse:
             raise ValueError("bidirectional, reverse: expected at most one of the two to be True, got both")
         self.directions = (Direction("", self.reverse), Direction("_reverse", True))[:1 + self.bidirectional]
-        self.output_size = width(merge, len(self.directions), self.hidden_size)
-        rng = stream(seed, self.cell.name, self.input_size, self.hidden_size)
+        R = self.proj_size or self.hidden_size
+        self.widths = (R, self.hidden_size)[:len(cell.states)]              # of h and c
+        self.output_size = width(merge, len(self.directions), R)
+        identity = (cell.name, self.input_size, self.hidden_size, *([R] if self.proj_size else []))
+        self.noise = Noise(dropout, recurrent_dropout, dict(zip(cell.states, zoneout)), seed, identity)
+        if self.noise.dropout and self.num_layers == 1:
+            raise ValueError(f"dropout: expected 0 with num_layers=1, since it acts between layers, got {dropout}")
+        rng = stream(seed, *identity)
         for layer in range(self.num_layers):
             D = self.input_size if layer == 0 else self.output_size
             for direction in self.directions:
-                initial = initial_weights(self.cell, D, self.hidden_size, rng)
-                for name, array in zip(self._names(layer, direction), initial):
-                    self._own(name, array)
+                initial = initial_weights(cell, D, self.hidden_size, R, rng)
+                for field, name in self._names(layer, direction).items():
+                    self._own(name, getattr(initial, field))
 
     def arguments(self):
         """The arguments that build this layer again, but for dtype, backend and seed."""
         return {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
-                "bidirectional": self.bidirectional, "reverse": self.reverse, "merge": self.merge}
+                "bidirectional": self.bidirectional, "reverse": self.reverse, "merge": self.merge,
+                **self.noise.arguments()}
 
-    def _forward(self, x, mask, lengths, initial, masked_output):
-        """initial: dict name -> (layers,dirs,B,H) or None, one for each of cell.states -> (y, final states), Cache."""
+    def _forward(self, x, mask, lengths, initial, masked_output, training, draw):
+        """initial: dict name -> (layers,dirs,B,R or H) or None, one for each state -> (y, final states), Cache."""
         x = floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
         mask = mask_of(x, mask, lengths)
         one_of("masked_output", masked_output, ("zero", "hold"))
         read = mask.any(axis=1)[:, None]                                    # rows that are more than padding
-        initial = [not_infinite(self._state(name, s, len(x)), read) for name, s in initial.items()]
+        initial = [not_infinite(s, read) for s in self._states(initial, len(x))]
+        drawn = self.noise.draw(mask, self.dtype, flag("training", training), draw)
         y = not_infinite(select(x, mask))
         finals = [np.empty_like(s) for s in initial]
-        cache = Cache([], [], mask, masked_output, self.merge)
+        cache = Cache([], [], [], mask, masked_output, self.merge)
         for layer in range(self.num_layers):
             runs, halves = [], []
             for k, direction in enumerate(self.directions):
+                weights = self._weights(layer, direction)._replace(keep=drawn.keep(self.widths[0]))
                 states, run = BACKENDS[self.backend].forward(
-                    self.cell, self._weights(layer, direction), y, mask, [s[layer, k] for s in initial],
-                    direction.reverse)
+                    self.cell, weights, y, mask, [s[layer, k] for s in initial], direction.reverse,
+                    drawn.zoneout(self.widths))
                 for final, s in zip(finals, states):
                     final[layer, k] = s[:, 0 if direction.reverse else -1]
                 h = states[0][:, :-1] if direction.reverse else states[0][:, 1:]
@@ -89,19 +109,24 @@ class Recurrent(Layer):
             cache.runs.append(runs)
             cache.halves.append(halves if self.merge == "mul" else [None] * len(halves))
             y = merge(self.merge, halves)
+            cache.dropped.append(drawn.dropout(self.output_size) if layer < self.num_layers - 1 else None)
+            if cache.dropped[layer] is not None:
+                y = y * cache.dropped[layer]
         return (y, *finals), cache
 
     def _backward(self, cache, dy, d_finals):
-        """d_finals: dict name -> (layers,dirs,B,H) or None -> dx, then the gradients of the initial states."""
-        runs, halves, mask, masked_output, _ = self._own_cache(cache)
+        """d_finals: dict name -> (layers,dirs,B,R or H) or None -> dx, then the gradients of the initial states."""
+        runs, halves, dropped, mask, masked_output, _ = self._own_cache(cache)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
         B, T = mask.shape
-        dy = (np.zeros((B, T, self.output_size), self.dtype) if dy is None
-              else floats("dy", dy, self.dtype, (B, T, self.output_size), ("B", "T", "dirs*H")))
-        d_finals = [self._state(name, d, B) for name, d in d_finals.items()]
+        shape, letters = (B, T, self.output_size), ("B", "T", "dirs*R" if self.proj_size else "dirs*H")
+        dy = np.zeros(shape, self.dtype) if dy is None else floats("dy", dy, self.dtype, shape, letters)
+        d_finals = self._states(d_finals, B)
         d_initials = [np.empty_like(d) for d in d_finals]
         for layer in reversed(range(self.num_layers)):
+            if dropped[layer] is not None:
+                dy = dy * dropped[layer]                                    # y = y * dropped
             dx = 0
             d_halves = merge_backward(self.merge, halves[layer], dy)        # y = merge(halves)
             for k, direction in enumerate(self.directions):
@@ -113,7 +138,8 @@ class Recurrent(Layer):
                 dx = dx + dx_k                                              # both directions read the same x
                 for total, d in zip(d_initials, d_initial):
                     total[layer, k] = d
-                self._add_grads(dict(zip(self._names(layer, direction), d_weights)))
+                self._add_grads({name: getattr(d_weights, field)
+                                 for field, name in self._names(layer, direction).items()})
             dy = dx                                                         # x of this layer is y of the one below
         return (dx, *d_initials)
 
@@ -121,7 +147,7 @@ class Recurrent(Layer):
         """The cache, if it can be one of this layer's."""
         if not isinstance(cache, Cache):
             raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
-        ours = [(self.cell.name, direction.reverse, self.merge, self.params[self._names(layer, direction)[0]].shape)
+        ours = [(self.cell.name, direction.reverse, self.merge, self.params[self._names(layer, direction)["W"]].shape)
                 for layer in range(self.num_layers) for direction in self.directions]
         theirs = [(run.cell.name, run.reverse, cache.merge, run.weights.W.shape) for runs in cache.runs for run in runs]
         if theirs != ours:
@@ -129,19 +155,24 @@ class Recurrent(Layer):
         return cache
 
     def _names(self, layer, direction):
-        """The names of one layer's parameters in one direction, in the order of ``Weights``."""
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") + (("own",) if self.cell.own else ())
-        return [f"{name}_l{layer}{direction.suffix}" for name in names]
+        """The names of one layer's parameters in one direction, dict field of Weights -> name."""
+        has = {"own": bool(self.cell.own), "W_hr": self.cell.projects}
+        return {field: f"{name}_l{layer}{direction.suffix}"
+                for field, name in PARAMETERS.items() if has.get(field, True)}
 
     def _weights(self, layer, direction):
-        arrays = [self._param(name) for name in self._names(layer, direction)]
-        return Weights(*arrays) if self.cell.own else Weights(*arrays, np.zeros((0, self.hidden_size), self.dtype))
+        nothing = np.zeros((0, self.hidden_size), self.dtype)
+        arrays = {field: self._param(name) for field, name in self._names(layer, direction).items()}
+        return Weights(**{"own": nothing, "W_hr": nothing} | arrays)
 
-    def _state(self, name, state, B):
-        shape = (self.num_layers, len(self.directions), B, self.hidden_size)
-        if state is None:
-            return np.zeros(shape, self.dtype)
-        return floats(name, state, self.dtype, shape, ("layers", "dirs", "B", "H"))
+    def _states(self, given, B):
+        """Arrays for the states, dict name -> array or None, checked; zeros for None."""
+        found = []
+        for (name, state), size, letter in zip(given.items(), self.widths, "RH" if self.proj_size else "HH"):
+            shape = (self.num_layers, len(self.directions), B, size)
+            found.append(np.zeros(shape, self.dtype) if state is None else
+                         floats(name, state, self.dtype, shape, ("layers", "dirs", "B", letter)))
+        return found
 
 
 def not_infinite(array, where=True):
@@ -149,20 +180,29 @@ def not_infinite(array, where=True):
     return np.where(np.isinf(array) & where, array.dtype.type(np.nan), array)
 
 
-def initial_weights(cell, D, H, rng):
-    """Glorot uniform W, orthogonal U, block by block; the forget gate's bias 1, all else 0.  Without rng all is 0."""
-    blocks = len(cell.blocks)
+def initial_weights(cell, D, H, R, rng):
+    """Glorot uniform W and W_hr, orthogonal U, block by block; the forget gate's bias and all gains 1, all else 0.
+    Without rng all is 0."""
+    G = len(cell.blocks)
+    R_projected = R if cell.projects else 0
     if rng is None:
-        GH = blocks * H
-        return Weights(np.zeros((GH, D)), np.zeros((GH, H)), np.zeros(GH), np.zeros(GH), np.zeros((len(cell.own), H)))
-    limit = np.sqrt(6 / (D + H))                                        # Glorot and Bengio 2010, equation 16
-    W = rng.uniform(-limit, limit, (blocks * H, D))
-    U = np.concatenate([orthogonal(H, rng) for _ in cell.blocks])        # Saxe, McClelland and Ganguli 2014
+        return Weights(np.zeros((G * H, D)), np.zeros((G * H, R)), np.zeros(G * H), np.zeros(G * H),
+                       np.zeros((len(cell.own), H)), np.zeros((R_projected, H)))
+    W = glorot(G * H, D, H + D, rng)
+    U = np.concatenate([orthogonal(H, R, rng) for _ in cell.blocks])     # Saxe, McClelland and Ganguli 2014
     b_ih = np.repeat([1.0 if block == "f" else 0.0 for block in cell.blocks], H)    # Gers et al. 2000, section 4
-    return Weights(W, U, b_ih, np.zeros(blocks * H), np.zeros((len(cell.own), H)))
+    own = np.repeat([1.0 if name.startswith("gain") else 0.0 for name in cell.own], H).reshape(-1, H)
+    return Weights(W, U, b_ih, np.zeros(G * H), own, glorot(R_projected, H, R + H, rng))
 
 
-def orthogonal(H, rng):
-    """A random (H,H) matrix with orthonormal rows, uniformly distributed: QR with the signs of R's diagonal."""
-    Q, R = np.linalg.qr(rng.standard_normal((H, H)))
+def glorot(rows, columns, connections, rng):
+    """Uniform numbers of variance 2 / connections, those into a unit and out of it: Glorot and Bengio 2010, eq. 16."""
+    limit = np.sqrt(6 / connections)
+    return rng.uniform(-limit, limit, (rows, columns))
+
+
+def orthogonal(rows, columns, rng):
+    """A random matrix with orthonormal columns, uniformly distributed: QR with the signs of R's diagonal.  rows >=
+    columns."""
+    Q, R = np.linalg.qr(rng.standard_normal((rows, columns)))
     return Q * np.sign(np.diag(R))

@@ -96,7 +96,8 @@ def _describe(layer, known):
     if id(layer) in known:
         return {"same_as": known[id(layer)]}
     known[id(layer)] = len(known)
-    return {"type": type(layer).__name__, **layer.arguments(), "dtype": layer.dtype.name}
+    drawn = {"noise_seed": layer.noise.seed} if layer.takes_training else {}
+    return {"type": type(layer).__name__, **layer.arguments(), "dtype": layer.dtype.name, **drawn}
 
 
 class _Limits:
@@ -111,8 +112,9 @@ class _Limits:
     def spend(self, description):
         """Count a layer that is about to be built, at the least that one of its sizes can have."""
         sizes = {name: value for name, value in description.items() if isinstance(value, int)}
-        D, H, layers = (max(0, sizes.get(name, 0)) for name in ("input_size", "hidden_size", "num_layers"))
-        self.numbers -= max(D * H, D * max(0, sizes.get("output_size", 0)), H * H * layers)
+        D, F, H, R, layers = (max(0, sizes.get(name, 0)) for name in (
+            "input_size", "output_size", "hidden_size", "proj_size", "num_layers"))
+        self.numbers -= max(D * H, D * F, H * (R or H) * layers)
         self.tensors -= max(1, layers)
         if self.numbers < 0 or self.tensors < 0:
             raise ValueError(f"{sizes}, more than its tensors hold")
@@ -126,6 +128,9 @@ def _build(description, backend, limits):
     if kind == "Sequential" and set(description) == {"layers"}:
         return Sequential(*(_build(child, backend, limits) for child in description["layers"]))
     limits.spend(description)
+    noise_seed = description.pop("noise_seed", 0)
     layer = TYPES[kind](**description, backend=backend, seed=None)
+    if layer.takes_training:
+        layer.noise.seed = natural("noise_seed", noise_seed)
     limits.built.append(layer)
     return layer

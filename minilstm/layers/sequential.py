@@ -11,6 +11,7 @@ class Sequential(Layer):
     ``grads``; ``state_dict`` names parameters by place: "0.weight_ih_l0", "1.bias".
     """
     takes_mask = True
+    takes_training = True
 
     def __init__(self, *layers):
         if not layers or not all(isinstance(layer, Layer) for layer in layers):
@@ -24,14 +25,18 @@ class Sequential(Layer):
     def children(self):
         return {str(k): layer for k, layer in enumerate(self.layers)}
 
-    def forward(self, x, mask=None):
-        """x (B,T,D), mask (B,T) bool or None -> y of the last layer, cache.  Masked steps of x are never read."""
+    def forward(self, x, mask=None, *, training=False, draw=None):
+        """x (B,T,D), mask (B,T) bool or None -> y of the last layer, cache.  Masked steps of x are never read.
+
+        training, draw: for the layers that are random in training, as ``LSTM.forward`` has them."""
         if mask is not None:
             x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
             x = select(x, mask_of(x, mask, None))
         caches = []
         for layer in self.layers:
-            out, cache = layer.forward(x, mask=mask) if layer.takes_mask else layer.forward(x)
+            options = {"mask": mask} if layer.takes_mask else {}
+            options |= {"training": training, "draw": draw} if layer.takes_training else {}
+            out, cache = layer.forward(x, **options)
             x = first(out)
             caches.append(cache)
         return x, caches

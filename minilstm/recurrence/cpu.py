@@ -14,6 +14,7 @@ depends on nothing but the row: the results are the same bits for any number of 
 padding.
 
     B  batch     T  time steps     D  input features     H  hidden units     S  states     G  blocks of W and U
+    R  width of h: H, or less for a cell that projects its output; then h takes the first R columns of its row
     A  pre-activation blocks: G, or 2G (input's, then state's) for a cell that keeps them apart
     N  numbers that a unit saves for the backward pass     P  parameters that a unit has for itself
 """
@@ -28,6 +29,7 @@ from ..machine.threads import spread, threads_for
 from ..masking.reference import select
 from ..matmul.cpu import add_product, fill_with_product, pack, product
 from .cpu_two_products import two_product_kernels
+from .zoneout import mix, mix_backward
 
 ROWS_AT_ONCE = 32           # in a group, at most: one reading of a panel of U serves them all
 
@@ -39,69 +41,116 @@ class Cache(NamedTuple):
     x: np.ndarray           # (B,T,D)
     mask: np.ndarray        # (B,T)
     reverse: bool
+    zone: np.ndarray        # (B,T,S,H), or (0,0,S,H) without zoneout
     saved: np.ndarray       # (B,T,N,H)
     states: np.ndarray      # (B,T+1,S,H)
+    fresh: np.ndarray       # like zone: what the cell made of the states, before zoneout
 
 
-def forward(cell, weights, x, mask, initial, reverse=False):
-    """x (B,T,D), mask (B,T), initial: one (B,H) for each of cell.states -> a tuple of states (B,T+1,H), Cache."""
+def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None):
+    """x (B,T,D), mask (B,T), initial: one (B,R) or (B,H) for each of cell.states; zoneout: for each of them a (B,T,R)
+    or (B,T,H), or None -> a tuple of states with T+1 slots, Cache."""
     B, T, D = x.shape
-    W, U, b_ih, b_hh, own = weights
-    H = U.shape[1]
-    states = np.empty((B, T + 1, len(cell.states), H), x.dtype)
+    GH, R = weights.U.shape
+    G, S, N = len(cell.blocks), len(cell.states), len(cell.saved)
+    H = GH // G
+    states = np.empty((B, T + 1, S, H), x.dtype)
     for k, s0 in enumerate(initial):
-        states[:, T if reverse else 0, k] = s0
-    saved = np.empty((B, T, len(cell.saved), H), x.dtype)
-    fill_with_product(saved.reshape(B * T, len(cell.saved) * H), x.reshape(B * T, D), W.T,
-                      b_ih if cell.apart else b_ih + b_hh)
-    a_h = b_hh if cell.apart else np.zeros(0, x.dtype)
-    U_first, U_last = first_and_last(cell, U)
-    U_panels, last_panels = pack(U_first.T), pack(U_last.T)
+        states[:, T if reverse else 0, k, :s0.shape[1]] = s0
+    zone = side_by_side(zoneout, H) if zoneout else np.empty((0, 0, S, H), x.dtype)
+    fresh = np.empty_like(zone)
+    saved = np.empty((B, T, N, H), x.dtype)
+    b_x, b_h, own = biases_and_own(cell, weights)
+    fill_with_product(saved.reshape(B * T, N * H), x.reshape(B * T, D), weights.W.T, b_x)
+    U_panels, second_panels = (pack(matrix.T) for matrix in two_matrices(cell, weights))
     forward_rows, _ = kernels(cell)
-    threads = threads_for(mask.sum() * U.size)
+    threads = threads_for(mask.sum() * weights.U.size)
     groups = deal(mask, threads)
-    spread(lambda k: forward_rows(saved, states, mask, groups[k], U_panels, last_panels, a_h, own, reverse),
-           len(groups), threads)
-    return tuple(states[:, :, k] for k in range(states.shape[2])), Cache(cell, weights, x, mask, reverse, saved, states)
+    spread(lambda k: forward_rows(saved, states, fresh, mask, zone, keep_of(weights), groups[k], R, U_panels,
+                                  second_panels, b_h, own, reverse), len(groups), threads)
+    found = tuple(states[:, :, k, :s0.shape[1]] for k, s0 in enumerate(initial))
+    return found, Cache(cell, weights, x, mask, reverse, zone, saved, states, fresh)
 
 
 def backward(cache, dy, d_final):
-    """dy (B,T,H): gradient of the output h of every real step; d_final: one (B,H) for each state, of its final value.
+    """dy (B,T,R): gradient of the output h of every real step; d_final: for each state the gradient of its final value.
 
     -> dx (B,T,D), the gradients of the initial states as a tuple, Weights of gradients."""
-    cell, weights, x, mask, reverse, saved, states = cache
+    cell, weights, x, mask, reverse, zone, saved, states, fresh = cache
     B, T, D = x.shape
-    W, U, _, _, own = weights
-    GH, H = U.shape
-    da = np.zeros((B, T, len(cell.blocks) * (1 + cell.apart), H), x.dtype)
-    d_state = np.stack(d_final, axis=1)                                     # (B,S,H)
+    GH, R = weights.U.shape
+    H = GH // len(cell.blocks)
+    da = np.zeros((B, T, GH * (1 + cell.apart) + len(weights.W_hr)), x.dtype)
+    d_state = side_by_side(d_final, H)                                      # (B,S,H)
+    _, _, own = biases_and_own(cell, weights)
     d_own = np.zeros((B, *own.shape), x.dtype)                              # row by row, so that threads share none
-    U_first, U_last = first_and_last(cell, U)
-    U_panels, last_panels = pack(U_first), pack(U_last)
+    first, second = two_matrices(cell, weights)
+    U_panels, second_panels = pack(first), pack(second)
     _, backward_rows = kernels(cell)
-    threads = threads_for(mask.sum() * U.size)
+    threads = threads_for(mask.sum() * weights.U.size)
     groups = deal(mask, threads)
-    spread(lambda k: backward_rows(saved, states, mask, groups[k], U_panels, last_panels, own, reverse, dy, d_state, da,
-                                   d_own), len(groups), threads)
+    spread(lambda k: backward_rows(saved, states, fresh, mask, zone, keep_of(weights), groups[k], R, U_panels,
+                                   second_panels, own, reverse, dy, d_state, da, d_own), len(groups), threads)
 
-    da = da.reshape(B * T, da.shape[2] * H)
-    da_x, da_h = da[:, :GH], da[:, -GH:]                                    # the same array unless cell.apart
-    h_prev = select(states[:, 1:, 0] if reverse else states[:, :T, 0], mask).reshape(B * T, H)
-    dx = product(da_x, W).reshape(B, T, D)                                  # a_x = x @ W.T + b_ih
+    da = da.reshape(B * T, da.shape[2])
+    da_x, da_h = da[:, :GH], da[:, GH * cell.apart:]                        # overlapping unless cell.apart
+    h_prev = (states[:, 1:, 0, :R] if reverse else states[:, :T, 0, :R])
+    dx = product(da_x, weights.W).reshape(B, T, D)                          # a_x = x @ W.T + b_ih
     dW = product(da_x.T, x.reshape(B * T, D))                               # a_x = x @ W.T + b_ih
-    dU = product(da_h[:, :len(U_first)].T, h_prev)                          # a_h = h_prev @ U.T + b_hh
-    if len(U_last):
-        v = select(saved[:, :, -1], mask).reshape(B * T, H)
-        dU = np.concatenate([dU, product(da_h[:, -H:].T, v)])               # a_last += v @ U[-H:].T
-    db = da.sum(axis=0)                                                     # a_x = ... + b_ih, a_h = ... + b_hh
-    return dx, tuple(d_state.swapaxes(0, 1)), Weights(dW, dU, db[:GH], db[-GH:], d_own.sum(axis=0))
+    dU = product(da_h[:, :len(first)].T, heard(weights, h_prev, mask))      # a_h = (h_prev * keep) @ U.T + b_hh
+    d_second = second
+    if cell.second_forward_row:
+        v = saved[:, :, -1]
+        v = select(v, mask).reshape(B * T, H) if cell.projects else heard(weights, v, mask)
+        d_second = product(da[:, -len(second):].T, v)                       # h = v @ W_hr.T, or a_last += v @ U_last.T
+    dW_hr = d_second if cell.projects else np.zeros_like(weights.W_hr)
+    dU = np.concatenate([dU, d_second]) if cell.second_forward_row and not cell.projects else dU
+    d_own = d_own.sum(axis=0)
+    P = len(weights.own)
+    db_x, db_h = da_x.sum(axis=0), da_h[:, :GH].sum(axis=0)                 # a_x = ... + b_ih, a_h = ... + b_hh
+    if cell.biases_after:
+        db_x, db_h = d_own[P:].reshape(2, GH)
+    d_initial = tuple(d_state[:, k, :d.shape[1]] for k, d in enumerate(d_final))
+    return dx, d_initial, Weights(dW, dU, db_x, db_h, d_own[:P], dW_hr)
 
 
-def first_and_last(cell, U):
-    """U (G*H,H) in two parts: all of it and nothing or, for a cell with a second product, all but the last block and
-    that."""
-    first = len(U) - U.shape[1] if cell.second_forward_row else len(U)
-    return U[:first], U[first:]
+def side_by_side(arrays, H):
+    """One (...,R) or (...,H) for each state -> (...,S,H), with zeros where h is narrower than H."""
+    wide = np.zeros((*arrays[0].shape[:-1], len(arrays), H), arrays[0].dtype)
+    for k, array in enumerate(arrays):
+        wide[..., k, :array.shape[-1]] = array
+    return wide
+
+
+def biases_and_own(cell, weights):
+    """What is added to x @ W.T, what is added to h_prev @ U.T (empty: it is in the first already), and what the units
+    have for themselves, which for some cells includes the biases."""
+    _, _, b_ih, b_hh, own, *_ = weights
+    if cell.biases_after:
+        return np.zeros_like(b_ih), np.zeros_like(b_hh), np.concatenate([own.ravel(), b_ih, b_hh]).reshape(
+            -1, own.shape[1])
+    return (b_ih, b_hh, own) if cell.apart else (b_ih + b_hh, b_hh[:0], own)
+
+
+def two_matrices(cell, weights):
+    """What multiplies h_prev, and what the second product inside the step multiplies: nothing for most cells."""
+    U, H = weights.U, weights.own.shape[1]
+    if cell.projects:
+        return U, weights.W_hr
+    return (U[:-H], U[-H:]) if cell.second_forward_row else (U, U[:0])
+
+
+def keep_of(weights):
+    """keep (B,R), without rows where there is no recurrent dropout."""
+    return np.empty((0, weights.U.shape[1]), weights.U.dtype) if weights.keep is None else weights.keep
+
+
+def heard(weights, h, mask):
+    """h * keep of every step (B,T,R), 0 where masked -> (B*T,R)."""
+    h = select(h, mask)
+    if weights.keep is not None:
+        h *= weights.keep[:, None]
+    return h.reshape(-1, h.shape[2])
 
 
 def deal(mask, threads):
@@ -124,14 +173,14 @@ def kernels(cell):
         return two_product_kernels(cell, compiled)
 
     @compiled
-    def forward_rows(saved, states, mask, rows, U_panels, last_panels, a_h, own, reverse):
+    def forward_rows(saved, states, fresh, mask, zone, keep, rows, R, U_panels, second_panels, b_h, own, reverse):
         """The whole sequence for some batch rows.  saved (B,T,N,H) holds x @ W.T + b in its first G blocks on entry,
-        what the cell saves on return.  a_h: the bias of the state's part, empty if it is in there already."""
+        what the cell saves on return.  b_h: the bias of the state's part, empty if it is in there already."""
         T, H = saved.shape[1], saved.shape[3]
         lanes = U_panels.shape[2]
         first = (A - G) * H                                                 # column of h_prev @ U.T in a
         real = np.empty(len(rows), np.int64)
-        h_prev = np.empty((len(rows), H), saved.dtype)
+        h_prev = np.empty((len(rows), R), saved.dtype)
         a = np.zeros((len(rows), first + len(U_panels) * lanes), saved.dtype)
         for turn in range(T):
             t = T - 1 - turn if reverse else turn
@@ -140,26 +189,33 @@ def kernels(cell):
             for b in rows:
                 if mask[b, t]:
                     real[n] = b
-                    h_prev[n] = states[b, before, 0]
-                    a[n, G * H:G * H + len(a_h)] = a_h
+                    h_prev[n] = states[b, before, 0, :R]
+                    if len(keep):
+                        h_prev[n] *= keep[b]
+                    a[n, G * H:G * H + len(b_h)] = b_h
                     for k in range(G):
                         a[n, k * H:(k + 1) * H] = saved[b, t, k]
                     n += 1
                 else:
                     states[b, after] = states[b, before]
             for p in range(len(U_panels)):                                  # a_h += h_prev @ U.T
-                add_product(h_prev, n, U_panels, p, 0, H, a, first + p * lanes)
+                add_product(h_prev, n, U_panels, p, 0, R, a, first + p * lanes)
             for r in range(n):
                 b = real[r]
-                forward_row(a[r, :A * H].reshape((A, H)), own, states[b, before], states[b, after], saved[b, t])
+                new = fresh[b, t] if len(zone) else states[b, after]
+                forward_row(a[r, :A * H].reshape((A, H)), own, states[b, before], new, saved[b, t])
+                if len(zone):
+                    mix(zone[b, t], states[b, before], new, states[b, after])
 
     @compiled
-    def backward_rows(saved, states, mask, rows, U_panels, last_panels, own, reverse, dy, d_state, da, d_own):
+    def backward_rows(saved, states, fresh, mask, zone, keep, rows, R, U_panels, second_panels, own, reverse, dy,
+                      d_state, da, d_own):
         """The reverse of ``forward_rows``.  d_state: of the final states on entry, of the initial ones on return.
-        Fills da (B,T,A,H) at real steps, adds to d_own (B,P,H)."""
+        Fills da (B,T,A*H) at real steps, adds to d_own (B,P,H)."""
         T, H = saved.shape[1], saved.shape[3]
         lanes = U_panels.shape[2]
         real = np.empty(len(rows), np.int64)
+        stay = np.empty((len(rows), *d_state.shape[1:]), saved.dtype)
         da_h = np.empty((len(rows), G * H), saved.dtype)
         dh_prev = np.empty((len(rows), len(U_panels) * lanes), saved.dtype)
         for turn in range(T):
@@ -168,19 +224,26 @@ def kernels(cell):
             n = 0
             for b in rows:
                 if mask[b, t]:
-                    for j in range(H):
+                    for j in range(R):
                         d_state[b, 0, j] += dy[b, t, j]                     # y = h
-                    backward_row(saved[b, t], own, states[b, before], states[b, after], d_state[b], da[b, t], d_own[b])
+                    new = fresh[b, t] if len(zone) else states[b, after]
+                    if len(zone):
+                        mix_backward(zone[b, t], d_state[b], stay[n])
+                    backward_row(saved[b, t], own, states[b, before], new, d_state[b],
+                                 da[b, t, :A * H].reshape((A, H)), d_own[b])
+                    if len(zone):
+                        d_state[b] += stay[n]
                     real[n] = b
-                    for k in range(G):
-                        da_h[n, k * H:(k + 1) * H] = da[b, t, A - G + k]
+                    da_h[n] = da[b, t, (A - G) * H:A * H]
                     dh_prev[n] = 0
                     n += 1
             for p in range(len(U_panels)):                                  # a_h = h_prev @ U.T + b_hh
                 add_product(da_h, n, U_panels, p, 0, G * H, dh_prev, p * lanes)
             for r in range(n):
                 b = real[r]
-                for j in range(H):
+                if len(keep):
+                    dh_prev[r, :R] *= keep[b]
+                for j in range(R):
                     d_state[b, 0, j] += dh_prev[r, j]
 
     return forward_rows, backward_rows

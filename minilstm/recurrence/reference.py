@@ -1,12 +1,17 @@
 """A cell over a whole sequence, in plain NumPy: the definition that the fast backends are held against.
 
-    B  batch     T  time steps     D  input features     H  hidden units
-    x (B,T,D)    mask (B,T), True = a real step    each state (B,T+1,H)
+    B  batch     T  time steps     D  input features     H  hidden units     R  width of h, H for most cells
+    x (B,T,D)    mask (B,T), True = a real step    states h (B,T+1,R), c (B,T+1,H)
 
 A state array has T+1 slots, the moments between the steps: step t leads from slot t to slot t+1 and, with ``reverse``,
 from slot t+1 to slot t.  So the initial state stands in slot 0, in reverse in slot T, and the final one at the other
 end.  On a masked step the state is carried over bit for bit.  x must be finite there, such as the zeros that
 ``masking.select`` puts in; which numbers they are does not matter.
+
+Zoneout (Krueger et al., Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations, 2017) is a mask of single
+units: of a state s, the part zoneout stays as it was and the rest becomes what the cell made of it,
+
+    s = zoneout * s_prev + (1 - zoneout) * s_new            zoneout 0 or 1 in training, its expectation otherwise
 
 These functions work for any cell and any dtype, complex ones included.
 """
@@ -15,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..cells import Cell, Weights
+from ..cells.products import zeros_like
 
 
 class Cache(NamedTuple):
@@ -23,6 +29,7 @@ class Cache(NamedTuple):
     weights: Weights
     mask: np.ndarray        # (B,T)
     reverse: bool
+    zoneout: tuple | None
     steps: dict             # t -> what cell.step saved
     D: int
 
@@ -32,8 +39,9 @@ def walk(T, reverse):
     return [(t, t + 1, t) for t in reversed(range(T))] if reverse else [(t, t, t + 1) for t in range(T)]
 
 
-def forward(cell, weights, x, mask, initial, reverse=False):
-    """x (B,T,D), mask (B,T), initial: one (B,H) for each of cell.states -> a tuple of states (B,T+1,H), Cache."""
+def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None):
+    """x (B,T,D), mask (B,T), initial: one (B,R) or (B,H) for each of cell.states; zoneout: for each of them a (B,T,R)
+    or (B,T,H), or None -> a tuple of states with T+1 slots, Cache."""
     B, T, D = x.shape
     states = [np.empty((B, T + 1, s.shape[1]), x.dtype) for s in initial]
     for s, s0 in zip(states, initial):
@@ -44,26 +52,32 @@ def forward(cell, weights, x, mask, initial, reverse=False):
         x_t = np.ascontiguousarray(x[:, t])             # or the product of one step would round as T's stride decides
         prev = [np.where(real, s[:, before], 0) for s in states]        # masked rows compute with zeros, for nothing
         new, steps[t] = cell.step(weights, x_t, *prev)
+        if zoneout:
+            new = [z[:, t] * s_prev + (1 - z[:, t]) * s_new for z, s_prev, s_new in zip(zoneout, prev, new)]
         for s, s_new in zip(states, new):
             s[:, after] = np.where(real, s_new, s[:, before])
-    return tuple(states), Cache(cell, weights, mask, reverse, steps, D)
+    return tuple(states), Cache(cell, weights, mask, reverse, zoneout, steps, D)
 
 
 def backward(cache, dy, d_final):
-    """dy (B,T,H): gradient of the output h of every real step; d_final: one (B,H) for each state, of its final value.
+    """dy (B,T,R): gradient of the output h of every real step; d_final: for each state the gradient of its final value.
 
     -> dx (B,T,D), the gradients of the initial states as a tuple, Weights of gradients."""
-    cell, weights, mask, reverse, steps, D = cache
+    cell, weights, mask, reverse, zoneout, steps, D = cache
     B, T, _ = dy.shape
     dx = np.empty((B, T, D), dy.dtype)
-    d_weights = [np.zeros_like(w) for w in weights]
+    d_weights = zeros_like(weights)
     d_state = list(d_final)
     for t, before, after in reversed(walk(T, reverse)):
         real = mask[:, t, None]
         d_new = [np.where(real, d, 0) for d in d_state]                     # s[:, after] = np.where(real, s_new, ...)
         d_new[0] = d_new[0] + np.where(real, dy[:, t], 0)                   # y is h, the first state
+        d_stay = [0] * len(d_new)
+        if zoneout:
+            d_stay = [z[:, t] * d for z, d in zip(zoneout, d_new)]          # z * s_prev + (1 - z) * s_new
+            d_new = [(1 - z[:, t]) * d for z, d in zip(zoneout, d_new)]     # z * s_prev + (1 - z) * s_new
         dx[:, t], d_before, d_step = cell.step_backward(weights, steps[t], *d_new)
-        d_state = [np.where(real, d_b, d) for d_b, d in zip(d_before, d_state)]
-        for total, d in zip(d_weights, d_step):
+        d_state = [np.where(real, d_b + d_s, d) for d_b, d_s, d in zip(d_before, d_stay, d_state)]
+        for total, d in zip(d_weights.parameters(), d_step.parameters()):
             total += d
-    return dx, tuple(d_state), Weights(*d_weights)
+    return dx, tuple(d_state), d_weights

@@ -15,7 +15,8 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
         clip_norm=1.0, seed=0, progress=True):
     """Train ``model`` in place -> the loss of each epoch, a list.
 
-    model        a Layer, such as Sequential: forward(x) or forward(x, mask=) -> (y, cache), backward(cache, dy)
+    model        a Layer, such as Sequential: forward(x) -> (y, cache), backward(cache, dy); forward is also given mask=
+                 and training=True where ``takes_mask`` and ``takes_training`` say that it takes them
     x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch
     mask         (N,T) bool or None: the real steps
     loss_mask    (N,T) bool or None: of the real steps, those whose error counts, for example none of a warm-up
@@ -66,7 +67,9 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
 
 
 def _train_on(model, x, target, mask, counts, loss, optimizer, clip_norm):
-    out, cache = model.forward(x, mask=mask) if model.takes_mask else model.forward(x)
+    options = {"mask": mask} if model.takes_mask else {}
+    options |= {"training": True} if model.takes_training else {}
+    out, cache = model.forward(x, **options)
     value, dy = loss(first(out), target, counts)
     if not np.isfinite(value):
         raise FloatingPointError(f"the loss is {value}")

@@ -1,0 +1,89 @@
+"""What a recurrent layer draws at random in training: dropout between layers, recurrent dropout, zoneout.
+
+    dropout             y of every layer but the top one: each number is 0 with probability p, else divided by 1 - p, so
+                        that its mean stays.  Other numbers at every step (Srivastava et al. 2014; PyTorch's dropout)
+    recurrent dropout   h, where U reads it: each unit is 0 with probability p, else divided by 1 - p.  The same units
+                        for all steps of a sequence (Gal and Ghahramani 2016; ``cells/products.py``)
+    zoneout             each unit of a state stays, with probability p, what it was.  Other units at every step (Krueger
+                        et al. 2017; ``recurrence/reference.py``)
+
+Outside training nothing is drawn: dropout is then absent, and zoneout takes its mean, s = p * s_prev + (1 - p) * s_new.
+
+Numbers are drawn for real steps alone, so padding changes none.  Each kind has a stream of its own, and each call in
+training is a draw with a number, so that any call can be repeated.
+"""
+import numpy as np
+
+from ..arguments import natural, probability
+from .layer import counting, stream
+
+
+class Noise:
+    """The probabilities of a layer, and its streams.  dropout, recurrent_dropout: probabilities; zoneout: dict state ->
+    probability; seed and identity: as for ``stream``, a seed of None counts as 0."""
+
+    def __init__(self, dropout, recurrent_dropout, zoneout, seed, identity):
+        self.dropout = probability("dropout", dropout)
+        self.recurrent_dropout = probability("recurrent_dropout", recurrent_dropout)
+        self.zoneout = {state: probability(f"zoneout_{state}", p) for state, p in zoneout.items()}
+        self.seed = natural("seed", 0 if seed is None else seed)
+        self.identity = identity
+        self.draws = 0
+
+    def arguments(self):
+        """As the layer's constructor has them."""
+        return {"dropout": self.dropout, "recurrent_dropout": self.recurrent_dropout,
+                **{f"zoneout_{state}": p for state, p in self.zoneout.items()}}
+
+    def draw(self, mask, dtype, training, number):
+        """-> Drawn.  ``number``: of the draw; None takes the next one."""
+        if not training:
+            if number is not None:
+                raise ValueError(f"draw: expected None outside training, got {number!r}")
+            return Drawn(self, mask, dtype, None)
+        if number is not None:
+            return Drawn(self, mask, dtype, natural("draw", number))
+        with counting:
+            number = self.draws
+            self.draws += 1
+        return Drawn(self, mask, dtype, number)
+
+
+class Drawn:
+    """One draw: every call of a method gives the arrays for the next layer or direction; None stands for no effect."""
+
+    def __init__(self, noise, mask, dtype, number):
+        self.noise, self.mask, self.dtype, self.training = noise, mask, dtype, number is not None
+        kinds = ("dropout", "recurrent dropout", *(f"zoneout of {state}" for state in noise.zoneout))
+        self.streams = {kind: stream(noise.seed, kind, *noise.identity, number) for kind in kinds if self.training}
+
+    def dropout(self, F):
+        """(B,T,F) factors for y."""
+        p = self.noise.dropout
+        return self._at_real_steps("dropout", F, lambda u: (u >= p) / (1 - p)) if self.training and p else None
+
+    def keep(self, R):
+        """(B,R) factors for what U reads of h."""
+        p = self.noise.recurrent_dropout
+        if not (self.training and p):
+            return None
+        read = self.mask.any(axis=1)
+        factors = np.zeros((len(read), R), self.dtype)
+        factors[read] = (self.streams["recurrent dropout"].random((np.count_nonzero(read), R)) >= p) / (1 - p)
+        return factors
+
+    def zoneout(self, widths):
+        """For each state (B,T,width), the part of it that stays."""
+        if not any(self.noise.zoneout.values()):
+            return None
+        if not self.training:
+            return tuple(np.full((*self.mask.shape, width), p, self.dtype)
+                         for p, width in zip(self.noise.zoneout.values(), widths))
+        return tuple(self._at_real_steps(f"zoneout of {state}", width, lambda u, p=p: u < p)
+                     for (state, p), width in zip(self.noise.zoneout.items(), widths))
+
+    def _at_real_steps(self, kind, width, factor_of):
+        """factor_of(u) with u uniform in [0, 1) at real steps, 0 elsewhere."""
+        factors = np.zeros((*self.mask.shape, width), self.dtype)
+        factors[self.mask] = factor_of(self.streams[kind].random((np.count_nonzero(self.mask), width)))
+        return factors

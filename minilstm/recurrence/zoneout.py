@@ -1,0 +1,20 @@
+"""Zoneout inside the compiled loops: of a state the part ``zone`` stays as it was (``reference.py``)."""
+from ..cells.activations import ONE, formula
+
+
+@formula
+def mix(zone, before, new, after):
+    """All (S,H).  Fills ``after``."""
+    for k in range(zone.shape[0]):
+        for j in range(zone.shape[1]):
+            after[k, j] = zone[k, j] * before[k, j] + (ONE - zone[k, j]) * new[k, j]
+
+
+@formula
+def mix_backward(zone, d_state, stay):
+    """The reverse of ``mix``.  All (S,H).  d_state: of ``after`` on entry, of ``new`` on return.  Fills ``stay``: the
+    part of the gradient of ``before`` that does not go through the cell."""
+    for k in range(zone.shape[0]):
+        for j in range(zone.shape[1]):
+            stay[k, j] = zone[k, j] * d_state[k, j]                 # after = zone * before + (1 - zone) * new
+            d_state[k, j] = (ONE - zone[k, j]) * d_state[k, j]      # after = zone * before + (1 - zone) * new
