@@ -18,16 +18,20 @@ SIZES = {
 
 CASES = {f"{kind}, {name}": dict(case, kind=kind)
          for kind in ("LSTM", "GRU", "RNN, tanh", "RNN, relu") for name, case in SIZES.items()}
+CASES |= {f"LSTM, projection, {name}": dict(case, kind="LSTM, projection", proj_size=2)
+          for name, case in SIZES.items() if case["H"] > 2}
 
 
 def options_of(case):
-    return {"num_layers": case.get("num_layers", 1), "bidirectional": case.get("bidirectional", False)}
+    """What our layer and PyTorch's call by the same name."""
+    return {name: case[name] for name in ("num_layers", "bidirectional", "proj_size") if name in case}
 
 
 def make_inputs(case, seed):
     """-> (weights, batch), float64, all random; a zero initial state only where the case says so."""
     rng = np.random.default_rng(seed)
-    net = random_layer(rng, case["kind"], case["D"], case["H"], dtype="float64", **options_of(case))
+    options = {name: value for name, value in options_of(case).items() if name != "proj_size"}
+    net = random_layer(rng, case["kind"], case["D"], case["H"], dtype="float64", **options)
     batch = random_batch(rng, net, case["B"], case["T"])
     if case.get("zero_state"):
         for state in states_of(batch).values():
@@ -40,14 +44,12 @@ def run_torch(case, weights, batch):
     import torch
     from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-    kind, _, activation = case["kind"].partition(", ")
-    options = options_of(case) | ({"nonlinearity": activation} if activation else {})
+    kind, _, variant = case["kind"].partition(", ")
+    options = options_of(case) | ({"nonlinearity": variant} if kind == "RNN" else {})
     layer = getattr(torch.nn, kind)(case["D"], case["H"], batch_first=True, dtype=torch.float64, **options)
     layer.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
     tensors = {name: torch.tensor(a, requires_grad=not name.startswith("d")) for name, a in batch.items()}
-    ours = batch["h0"].shape                                        # (layers,dirs,B,H); PyTorch's is (layers*dirs,B,H)
-    theirs = (-1, *ours[2:])
-    initial = [tensors[name].reshape(theirs) for name in states_of(batch)]
+    initial = [tensors[name].flatten(0, 1) for name in states_of(batch)]    # (layers,dirs,B,H) -> (layers*dirs,B,H)
     initial = tuple(initial) if len(initial) > 1 else initial[0]
     if "lengths" in case:
         packed = pack_padded_sequence(tensors["x"], case["lengths"], batch_first=True, enforce_sorted=False)
@@ -56,7 +58,7 @@ def run_torch(case, weights, batch):
     else:
         y, final = layer(tensors["x"], initial)
     final = final if isinstance(final, tuple) else (final,)
-    found = {"y": y} | {name: s.reshape(ours) for name, s in zip(("h_n", "c_n"), final)}
+    found = {"y": y} | {f"{name[0]}_n": s.reshape(tensors[name].shape) for name, s in zip(states_of(batch), final)}
     torch.autograd.backward(list(found.values()), [tensors["d" + name] for name in found])
     found |= {"d" + name: tensors[name].grad for name in ("x", *states_of(batch))}
     found |= {"d " + name: p.grad for name, p in layer.named_parameters()}
