@@ -85,7 +85,8 @@ def step_backward(weights, saved, dh):
     da_x = np.concatenate([da_r, da_z, da_xn], axis=1)                          # a_xr, a_xz, a_xn = np.split(a_x)
     da_h = np.concatenate([da_r, da_z, da_hn], axis=1)                          # a_hr, a_hz, a_hn = np.split(a_h)
     dx, dh_through_a, d_weights = products_backward(weights, x, h_prev, da_x, da_h)     # a_x, a_h = products(...)
-    return dx, (dh_direct + dh_through_a,), d_weights
+    dh_prev = dh_direct + dh_through_a
+    return dx, (dh_prev,), d_weights
 
 
 # ------------------------------------------------------------------------------- one batch row, one step, unit by unit

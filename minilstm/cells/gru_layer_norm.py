@@ -64,7 +64,8 @@ def step_backward(weights, saved, dh):
     d_own = np.concatenate([da_x * normalise(s_x), da_h * normalise(s_h)], axis=1).sum(axis=0).reshape(6, -1)
     dx, dh_through_s, d_weights = sums_backward(weights, x, h_prev, ds_x, ds_h)     # s_x, s_h = sums(...)
     d_weights = d_weights._replace(b_ih=da_x.sum(axis=0), b_hh=da_h.sum(axis=0), own=d_own)
-    return dx, (dh_direct + dh_through_s,), d_weights
+    dh_prev = dh_direct + dh_through_s
+    return dx, (dh_prev,), d_weights
 
 
 # ------------------------------------------------------------------------------- one batch row, one step, unit by unit

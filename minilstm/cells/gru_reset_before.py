@@ -108,7 +108,8 @@ def step_backward(weights, saved, dh):
     db = da.sum(axis=0)                                                 # a_r, a_z, a_n = np.split(... + b_ih + b_hh)
     dU = np.concatenate([dU_r, dU_z, dU_n])                             # U_r, U_z, U_n = np.split(U, 3)
     d_weights = zeros_like(weights)._replace(W=dW, U=dU, b_ih=db, b_hh=db)
-    return dx, (dh_from_h + dh_from_v + dh_from_a,), d_weights
+    dh_prev = dh_from_h + dh_from_v + dh_from_a
+    return dx, (dh_prev,), d_weights
 
 
 # ------------------------------------------------------------------------------- one batch row, one step, unit by unit
