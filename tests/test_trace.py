@@ -1,4 +1,4 @@
-"""The trace shows the numbers that the layers compute, for the sequence, layer, direction and step that was asked for."""
+"""The trace shows the numbers that the layers compute, for the sequence, layer, direction and step asked for."""
 import sys
 
 import numpy as np
