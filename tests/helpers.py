@@ -12,6 +12,7 @@ TOLERANCE = {
     "same formulas, float32": 2e-4,         # the same at 6e-8 an operation: 1.4e-5 was the worst of many thousand cases
     "pytorch, float64": 1e-10,              # an independent program in the same arithmetic
     "pytorch, float32": 2e-5,               # its float64 numbers against our float32 ones
+    "onnxruntime, float32": 1e-5,           # two float32 programs: 1.3e-6 was the worst of the tests, in its own tanh
     "gradients by rounding": 1e-12,         # float64 weight gradients, summed in another order
 }
 

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 import every_layer
 import minilstm
-from helpers import assert_close, same_bits
+from helpers import KINDS, assert_close, random_layer, same_bits
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -64,6 +64,16 @@ def test_arguments_and_dtype_come_back(tmp_path, net):
     if net.takes_training:
         x = np.ones((2, 3, net.input_size), net.dtype)
         assert same_bits(again.forward(x, training=True)[0].y, net.forward(x, training=True, draw=0)[0].y)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_cast_to_another_dtype_keeps_its_arguments(tmp_path, kind):
+    net = random_layer(np.random.default_rng(0), kind, 2, 3, num_layers=2, dropout=0.25, dtype="float64")
+    cast = net.astype("float32")
+    assert cast.arguments() == net.arguments()
+    minilstm.save(tmp_path / "net", cast)
+    x = np.ones((1, 4, 2), "float32")
+    assert same_bits(minilstm.load(tmp_path / "net").forward(x)[0].y, cast.forward(x)[0].y)
 
 
 def test_the_first_format_is_read_for_ever():

@@ -64,9 +64,9 @@ class LSTM(Recurrent):
                          backend=backend, seed=seed)
 
     def arguments(self):
-        return super().arguments() | {"peephole": self.cell is cells.LSTM_PEEPHOLE_CELL,
-                                      "coupled": self.cell is cells.LSTM_COUPLED_CELL,
-                                      "layer_norm": self.cell is cells.LSTM_LAYER_NORM_CELL,
+        return super().arguments() | {"peephole": self.cell == cells.LSTM_PEEPHOLE_CELL,
+                                      "coupled": self.cell == cells.LSTM_COUPLED_CELL,
+                                      "layer_norm": self.cell == cells.LSTM_LAYER_NORM_CELL,
                                       "proj_size": self.proj_size}
 
     def forward(self, x, mask=None, h0=None, c0=None, *, masked_output="zero", lengths=None, training=False,

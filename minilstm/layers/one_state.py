@@ -55,8 +55,8 @@ class GRU(OneState):
                          zoneout=(zoneout_h,), dtype=dtype, backend=backend, seed=seed)
 
     def arguments(self):
-        return super().arguments() | {"reset_after": self.cell is not cells.GRU_RESET_BEFORE_CELL,
-                                      "layer_norm": self.cell is cells.GRU_LAYER_NORM_CELL}
+        return super().arguments() | {"reset_after": self.cell != cells.GRU_RESET_BEFORE_CELL,
+                                      "layer_norm": self.cell == cells.GRU_LAYER_NORM_CELL}
 
 
 class RNN(OneState):
@@ -74,4 +74,4 @@ class RNN(OneState):
                          zoneout=(zoneout_h,), dtype=dtype, backend=backend, seed=seed)
 
     def arguments(self):
-        return super().arguments() | {"activation": "tanh" if self.cell is cells.RNN_TANH_CELL else "relu"}
+        return super().arguments() | {"activation": "tanh" if self.cell == cells.RNN_TANH_CELL else "relu"}

@@ -93,25 +93,26 @@ def backward(cache, dy, d_final):
                                    second_panels, own, reverse, dy, d_state, da, d_own), len(groups), threads)
 
     da = da.reshape(B * T, da.shape[2])
-    da_x, da_h = da[:, :GH], da[:, GH * cell.apart:]                        # overlapping unless cell.apart
-    h_prev = (states[:, 1:, 0, :R] if reverse else states[:, :T, 0, :R])
+    da_x, da_h = da[:, :GH], da[:, GH * cell.apart:GH * (1 + cell.apart)]   # the same array unless cell.apart
+    h_prev = states[:, 1:, 0, :R] if reverse else states[:, :T, 0, :R]
     dx = product(da_x, weights.W).reshape(B, T, D)                          # a_x = x @ W.T + b_ih
     dW = product(da_x.T, x.reshape(B * T, D))                               # a_x = x @ W.T + b_ih
     dU = product(da_h[:, :len(first)].T, heard(weights, h_prev, mask))      # a_h = (h_prev * keep) @ U.T + b_hh
-    d_second = second
-    if cell.second_forward_row:
-        v = saved[:, :, -1]
-        v = select(v, mask).reshape(B * T, H) if cell.projects else heard(weights, v, mask)
-        d_second = product(da[:, -len(second):].T, v)                       # h = v @ W_hr.T, or a_last += v @ U_last.T
-    dW_hr = d_second if cell.projects else np.zeros_like(weights.W_hr)
-    dU = np.concatenate([dU, d_second]) if cell.second_forward_row and not cell.projects else dU
-    d_own = d_own.sum(axis=0)
-    P = len(weights.own)
-    db_x, db_h = da_x.sum(axis=0), da_h[:, :GH].sum(axis=0)                 # a_x = ... + b_ih, a_h = ... + b_hh
+    dW_hr = np.zeros_like(weights.W_hr)
+    if cell.projects:
+        m = select(saved[:, :, -1], mask).reshape(B * T, H)
+        dW_hr = product(da[:, GH:].T, m)                                    # h = m @ W_hr.T
+    elif cell.second_forward_row:
+        v = heard(weights, saved[:, :, -1], mask)
+        dU = np.concatenate([dU, product(da_h[:, -H:].T, v)])               # a_last += (v * keep) @ U[-H:].T
+    d_own, db = np.split(d_own.sum(axis=0), [len(weights.own)])
     if cell.biases_after:
-        db_x, db_h = d_own[P:].reshape(2, GH)
+        db_ih, db_hh = db.reshape(2, GH)
+    else:
+        db_ih = da_x.sum(axis=0)                                            # a_x = ... + b_ih
+        db_hh = da_h.sum(axis=0) if cell.apart else db_ih                   # a_h = ... + b_hh
     d_initial = tuple(d_state[:, k, :d.shape[1]] for k, d in enumerate(d_final))
-    return dx, d_initial, Weights(dW, dU, db_x, db_h, d_own[:P], dW_hr)
+    return dx, d_initial, Weights(dW, dU, db_ih, db_hh, d_own, dW_hr)
 
 
 def side_by_side(arrays, H):
@@ -125,10 +126,10 @@ def side_by_side(arrays, H):
 def biases_and_own(cell, weights):
     """What is added to x @ W.T, what is added to h_prev @ U.T (empty: it is in the first already), and what the units
     have for themselves, which for some cells includes the biases."""
-    _, _, b_ih, b_hh, own, *_ = weights
+    b_ih, b_hh, own = weights.b_ih, weights.b_hh, weights.own
     if cell.biases_after:
-        return np.zeros_like(b_ih), np.zeros_like(b_hh), np.concatenate([own.ravel(), b_ih, b_hh]).reshape(
-            -1, own.shape[1])
+        H = own.shape[1]
+        return np.zeros_like(b_ih), np.zeros_like(b_hh), np.concatenate([own, b_ih.reshape(-1, H), b_hh.reshape(-1, H)])
     return (b_ih, b_hh, own) if cell.apart else (b_ih + b_hh, b_hh[:0], own)
 
 

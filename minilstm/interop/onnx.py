@@ -1,0 +1,392 @@
+"""Models as ONNX graphs, to run wherever ONNX runs, and the recurrent layers of ONNX graphs as layers of ours.
+
+ONNX has three recurrent operators, each one layer in one direction or in both: LSTM, GRU and RNN.  Beside ours:
+
+    time        first: X (T,B,D), Y (T,dirs,B,H), states (dirs,B,H)     ONNX Runtime has no other order
+    blocks      another order, in ``BLOCKS``; W (dirs,G*H,D), R (dirs,G*H,H) in the place of our weight_ih, weight_hh
+    biases      B (dirs,2*G*H): bias_ih, then bias_hh
+    peepholes   P (dirs,3*H), in the order ``PEEPHOLES``
+    coupled     input_forget=1: f = 1 - i, and the blocks of f are there but nobody reads them
+    GRU         linear_before_reset=1: reset after the product; 0, the default: before it
+    padding     sequence_lens (B,), the first so many steps of a row are real; Y is 0 after them, and the backward
+                direction begins at the last of them
+
+Sources: the operators LSTM, GRU and RNN in the ONNX operator specification (docs/Operators.md), which leaves out what
+input_forget does to the formulas, what Y holds after the end of a row, and what becomes of a row without steps.  There
+the word is ONNX Runtime's: ``tests/test_interop_onnx.py`` holds it against this file.
+"""
+import os
+
+import numpy as np
+
+from .. import __version__, cells
+from ..arguments import describe, dtype_of, one_of
+from ..layers import GRU, LSTM, RNN, FormatError, Linear, Sequential
+from ..layers.linear import BACKENDS
+
+# The first operator set whose LSTM, GRU and RNN are today's but for layout, which ONNX Runtime lacks, and the oldest
+# that ONNX Runtime promises to run.  From 13 on, the axes of Unsqueeze and ReduceSum would be inputs.
+OPSET = 7
+IR_VERSION = 4          # the first in which a weight need not be an input of the graph too
+
+RECURRENT = {"GRU": GRU, "LSTM": LSTM, "RNN": RNN}
+BLOCKS = {"GRU": ("z", "r", "n"), "LSTM": ("i", "o", "f", "g"), "RNN": ("a",)}      # ONNX's order, our names
+PEEPHOLES = ("p_i", "p_o", "p_f")
+ATTRIBUTES = {                                                                      # what tells the cells apart
+    cells.GRU_CELL.name: {"linear_before_reset": 1},
+    cells.GRU_RESET_BEFORE_CELL.name: {"linear_before_reset": 0},
+    cells.LSTM_CELL.name: {"input_forget": 0},
+    cells.LSTM_COUPLED_CELL.name: {"input_forget": 1},
+    cells.LSTM_PEEPHOLE_CELL.name: {"input_forget": 0},
+    cells.RNN_RELU_CELL.name: {"activations": ("Relu",)},
+    cells.RNN_TANH_CELL.name: {"activations": ("Tanh",)},
+}
+ACTIVATIONS = {"GRU": [("Sigmoid", "Tanh")], "LSTM": [("Sigmoid", "Tanh", "Tanh")], "RNN": [("Tanh",), ("Relu",)]}
+REDUCTIONS = {"sum": "ReduceSum", "ave": "ReduceMean", "mul": "ReduceProd"}         # of the axis of directions
+
+
+# ------------------------------------------------------------------------------------------------------------ to ONNX
+
+def to_onnx(model):
+    """An LSTM, GRU or RNN, or a Sequential of them and of Linear layers -> onnx.ModelProto.
+
+    ``onnx.save(to_onnx(model), "model.onnx")`` makes a file of it.
+
+    Inputs of the graph, all of them to be given:
+
+        x               (B,T,D)             of the model's dtype; B and T are free; not read after the end of a row
+        sequence_lens   (B,) int32          the first so many steps of a row are real
+        h0              (layers,dirs,B,H)   initial state, zeros to begin with; for an LSTM also c0
+
+    Outputs:
+
+        y               (B,T,F)             as of ``forward`` with ``lengths``: 0 at the padding of a recurrent layer
+        h_n             (layers,dirs,B,H)   after the last real step; for an LSTM also c_n
+
+    Where there is more than one recurrent layer their states are named by place, as in ``state_dict``: "0.h0".
+
+    The graph is for inference: dropout, which acts in training only, is left out.  ONNX Runtime sets the final states
+    of a row without real steps to 0, where ours are the initial ones.  It has no float64 kernels of these operators:
+    the graph of a float64 model is good ONNX that it refuses to run; give it ``to_onnx(model.astype("float32"))``.
+
+    Raises TypeError for a layer of another class, ValueError for what no ONNX operator computes (projections, layer
+    normalization, zoneout), for a model without recurrent layers and for layers that do not fit each other;
+    ImportError where the package onnx is not installed."""
+    onnx = _import_onnx()
+    layers = _layers(model)
+    _check_exportable(layers)
+    several = sum(type(layer) is not Linear for _, layer in layers) > 1
+    graph = _Graph(onnx, dtype_of("model.dtype", model.dtype))
+    graph.input("x", graph.dtype, ("B", "T", layers[0][1].input_size))
+    graph.input("sequence_lens", np.dtype("int32"), ("B",))
+    graph.output("y", ("B", "T", layers[-1][1].output_size))
+    y = graph.node("Transpose", ["x"], "x.time_first", perm=[1, 0, 2])
+    for place, layer in layers:
+        if type(layer) is Linear:
+            y = _add_linear(graph, place, layer, y)
+        else:
+            y = _add_recurrent(graph, place, place if several else "", layer, y)
+    graph.node("Transpose", [y], "y", perm=[1, 0, 2])
+    return graph.model()
+
+
+def _layers(model, place=""):
+    """The layers that compute, in order, each with its place as ``state_dict`` has it: a list of (place, layer)."""
+    if type(model) is Sequential:
+        return [found for name, child in model.children().items() for found in _layers(child, f"{place}{name}.")]
+    return [(place, model)]
+
+
+def _check_exportable(layers):
+    """Raise an error that says why, if ONNX has no operators for these layers in this order."""
+    for place, layer in layers:
+        if type(layer) not in (*RECURRENT.values(), Linear):
+            raise TypeError(f"model: expected {', '.join(RECURRENT)}, or a Sequential of these and Linear, got "
+                            f"{place}{type(layer).__name__}; only these have operators in ONNX")
+        if type(layer) is not Linear:
+            _check_cell(place, layer)
+    if all(type(layer) is Linear for _, layer in layers):
+        raise ValueError("model: expected at least one recurrent layer, to read sequence_lens, got only Linear")
+    for (_, before), (place, layer) in zip(layers, layers[1:]):
+        if layer.input_size != before.output_size:
+            raise ValueError(f"{place}input_size: expected {before.output_size}, the output_size of the layer before, "
+                             f"got {layer.input_size}")
+
+
+def _check_cell(place, layer):
+    """Raise ValueError if no operator computes what this recurrent layer does outside training."""
+    where = f"{place}{type(layer).__name__}"
+    if layer.cell.name not in ATTRIBUTES:
+        raise ValueError(f"{where}: expected one of the cells {', '.join(map(repr, ATTRIBUTES))}, "
+                         f"got {layer.cell.name!r}, which no ONNX operator computes")
+    for name in ("zoneout_h", "zoneout_c"):
+        if layer.arguments().get(name):
+            raise ValueError(f"{where}, {name}: expected 0, got {layer.arguments()[name]}; no ONNX operator lets a "
+                             "part of the old state through, as this does outside training too")
+
+
+def _add_linear(graph, place, layer, x):
+    """y = x @ weight.T + bias.  x, y: names of values (T,B,...)."""
+    weight = graph.constant(f"{place}weight.T", layer._param("weight").T)
+    y = graph.node("MatMul", [x, weight], f"{place}product")
+    if "bias" in layer.params:
+        y = graph.node("Add", [y, graph.constant(f"{place}bias", layer._param("bias"))], f"{place}y")
+    return y
+
+
+def _add_recurrent(graph, place, prefix, layer, x):
+    """One ONNX operator for each of ``num_layers``.  x (T,B,D) -> y (T,B,F), names of values.
+
+    prefix: of the names of the states, as inputs and outputs of the graph"""
+    operator, states = type(layer).__name__, layer.cell.states
+    shape = (layer.num_layers, len(layer.directions), "B", layer.hidden_size)
+    for s in states:
+        graph.input(f"{prefix}{s}0", graph.dtype, shape)
+    finals = {s: [] for s in states}
+    for k in range(layer.num_layers):
+        name = f"{place}{operator}_l{k}"
+        weights = {letter: graph.constant(f"{name}.{letter}", array)
+                   for letter, array in _operator_weights(layer, k).items()}
+        index = graph.constant(f"{name}.index", np.array(k, "int64"))
+        initial = [graph.node("Gather", [f"{prefix}{s}0", index], f"{name}.initial_{s}", axis=0) for s in states]
+        inputs = [x, weights["W"], weights["R"], weights["B"], "sequence_lens", *initial]
+        if "P" in weights:
+            inputs.append(weights["P"])
+        outputs = [f"{name}.Y", *(f"{name}.Y_{s}" for s in states)]
+        graph.node(operator, inputs, *outputs, name=name, **_attributes(layer))
+        for s in states:
+            finals[s].append(graph.node("Unsqueeze", [f"{name}.Y_{s}"], f"{name}.final_{s}", axes=[0]))
+        x = _add_merge(graph, name, layer)
+    for s in states:
+        graph.node("Concat", finals[s], f"{prefix}{s}_n", axis=0)
+        graph.output(f"{prefix}{s}_n", shape)
+    return x
+
+
+def _add_merge(graph, name, layer):
+    """What becomes of the directions in Y (T,dirs,B,H), as in ``layers/merge.py`` -> the name of y (T,B,F)."""
+    if layer.merge in REDUCTIONS:
+        return graph.node(REDUCTIONS[layer.merge], [f"{name}.Y"], f"{name}.y", axes=[1], keepdims=0)
+    halves = graph.node("Transpose", [f"{name}.Y"], f"{name}.halves", perm=[0, 2, 1, 3])
+    shape = graph.constant(f"{name}.shape", np.array([0, 0, layer.output_size], "int64"))   # 0: the axis as it is
+    return graph.node("Reshape", [halves, shape], f"{name}.y")
+
+
+def _operator_weights(layer, k):
+    """The weights of one layer of ``num_layers``: W, R, B and, with peepholes, P, dict letter -> array (dirs,...)."""
+    blocks = BLOCKS[type(layer).__name__]
+    directions = []
+    for suffix in (f"_l{k}{direction.suffix}" for direction in layer.directions):
+        W, R, b_ih, b_hh = (_reorder(layer._param(name + suffix), layer.cell.blocks, blocks)
+                            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        weights = {"W": W, "R": R, "B": np.concatenate([b_ih, b_hh])}
+        if layer.cell.own:
+            weights["P"] = _reorder(layer._param("own" + suffix), layer.cell.own, PEEPHOLES).ravel()
+        directions.append(weights)
+    return {letter: np.stack([weights[letter] for weights in directions]) for letter in directions[0]}
+
+
+def _attributes(layer):
+    """What makes the operator this layer, beside its weights."""
+    direction = "bidirectional" if layer.bidirectional else "reverse" if layer.reverse else "forward"
+    attributes = {"direction": direction, "hidden_size": layer.hidden_size, **ATTRIBUTES[layer.cell.name]}
+    if "activations" in attributes:
+        attributes["activations"] = attributes["activations"] * len(layer.directions)       # they are named for each
+    return attributes
+
+
+def _reorder(rows, have, want):
+    """Blocks of rows in the order ``have`` -> in the order ``want``, with zeros for one that is not there."""
+    blocks = dict(zip(have, np.split(rows, len(have))))
+    nothing = np.zeros_like(blocks[have[0]])
+    return np.concatenate([blocks.get(block, nothing) for block in want])
+
+
+class _Graph:
+    """An ONNX graph while it grows.  Values go by their names."""
+
+    def __init__(self, onnx, dtype):
+        self.onnx = onnx
+        self.dtype = dtype
+        self.nodes, self.constants, self.inputs, self.outputs = [], [], [], []
+
+    def input(self, name, dtype, shape):
+        self.inputs.append(self._value(name, dtype, shape))
+
+    def output(self, name, shape):
+        self.outputs.append(self._value(name, self.dtype, shape))
+
+    def constant(self, name, array):
+        self.constants.append(self.onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def node(self, operator, inputs, *outputs, name=None, **attributes):
+        """-> the name of the first output, which is also the node's own if it is given none."""
+        node = self.onnx.helper.make_node(operator, inputs, outputs, name=name or outputs[0], **attributes)
+        self.nodes.append(node)
+        return outputs[0]
+
+    def model(self):
+        helper = self.onnx.helper
+        graph = helper.make_graph(self.nodes, "minilstm", self.inputs, self.outputs, self.constants)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION,
+                                 producer_name="minilstm", producer_version=__version__)
+
+    def _value(self, name, dtype, shape):
+        helper = self.onnx.helper
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape)
+
+
+# ---------------------------------------------------------------------------------------------------------- from ONNX
+
+def from_onnx(model_or_path, *, backend="cpu"):
+    """The recurrent layers of an ONNX model -> dict name of the node -> LSTM, GRU or RNN with its weights.
+
+    model_or_path   onnx.ModelProto, the bytes of one, or the path of a file
+    backend         of the layers, as everywhere
+
+    Each LSTM, GRU or RNN node of the main graph becomes a layer with num_layers=1, forward, reverse or bidirectional
+    with merge="concat", in float32 or float64 as its weights are; biases that are not there become zeros.  A node
+    without a name goes by its operator and its place among all nodes: "LSTM_3".  The rest of the graph is not read: how
+    the nodes hang together, what feeds them, and sequence lengths and initial states, which are arguments of
+    ``forward``.
+
+    Raises FormatError, which is a ValueError, for what is no ONNX model, or has damaged parts; ValueError for a model
+    without such nodes, and for a node that no layer of ours computes (other activations, clip, peepholes together with
+    input_forget), or whose weights are computed in the graph, of another dtype, or do not fit each other; TypeError
+    for another kind of argument, OSError for a file that cannot be read, ImportError where the package onnx is not
+    installed."""
+    onnx = _import_onnx()
+    from google.protobuf.message import DecodeError         # protobuf comes with onnx
+
+    one_of("backend", backend, tuple(BACKENDS))
+    try:
+        return _recurrent_layers(onnx, _read(onnx, model_or_path), backend)
+    except (DecodeError, UnicodeDecodeError, onnx.checker.ValidationError) as error:
+        source = model_or_path if isinstance(model_or_path, (str, os.PathLike)) else "model"
+        raise FormatError(f"{source}: expected an ONNX model, got one with: {error}") from error
+
+
+def _read(onnx, source):
+    """A model, its bytes or its path -> its graph."""
+    if isinstance(source, bytes):
+        model = onnx.load_model_from_string(source)
+    elif isinstance(source, (str, os.PathLike)):
+        model = onnx.load(source, format="protobuf")
+    elif isinstance(source, onnx.ModelProto):
+        model = source
+    else:
+        raise TypeError(f"model_or_path: expected an onnx.ModelProto, bytes or a path, got {describe(source)}")
+    if not model.HasField("graph"):
+        raise FormatError("model: expected an ONNX model, got one without a graph")
+    return model.graph
+
+
+def _recurrent_layers(onnx, graph, backend):
+    """Every recurrent node of a graph, dict name -> layer."""
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    tensors |= {node.output[0]: attribute.t for node in graph.node if node.op_type == "Constant"
+                for attribute in node.attribute if attribute.name == "value"}
+    layers = {}
+    for place, node in enumerate(graph.node):
+        if node.op_type in RECURRENT and node.domain in ("", "ai.onnx"):
+            name = node.name or f"{node.op_type}_{place}"
+            if name in layers:
+                raise ValueError(f"model: expected nodes with names of their own, got two called {name!r}")
+            layers[name] = _layer(onnx, f"node {name!r}", node, tensors, backend)
+    if not layers:
+        raise ValueError(f"model: expected at least one node of {', '.join(RECURRENT)} in its main graph, got none "
+                         f"among {len(graph.node)} nodes")
+    return layers
+
+
+def _layer(onnx, where, node, tensors, backend):
+    """One node -> a layer.  ``where`` begins every message."""
+    onnx.checker.check_node(node)
+    operator = node.op_type
+    attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    inputs = dict(zip(("W", "R", "B", "lens", "h", "c", "P"), node.input[1:]))      # X, the first, is not a weight
+    weights = {letter: _array(onnx, f"{where}, {letter}", inputs[letter], tensors)
+               for letter in ("W", "R", "B", "P") if inputs.get(letter)}
+    direction = one_of(f"{where}, direction", attributes.get("direction", b"forward").decode(),
+                       ("forward", "reverse", "bidirectional"))
+    dirs = 2 if direction == "bidirectional" else 1
+    options = _options(where, operator, attributes, dirs, "P" in weights)
+    D, H = _check_weights(where, weights, dirs, len(BLOCKS[operator]), attributes.get("hidden_size"))
+    layer = RECURRENT[operator](D, H, bidirectional=dirs == 2, reverse=direction == "reverse", dtype=weights["W"].dtype,
+                                backend=backend, seed=None, **options)
+    layer.load_state_dict(_parameters(layer, BLOCKS[operator], weights))
+    return layer
+
+
+def _array(onnx, where, name, tensors):
+    """The value called ``name`` -> its array."""
+    if name not in tensors:
+        raise ValueError(f"{where}: expected an initializer or a constant, got {name!r}, which is computed in the "
+                         "graph or given to it")
+    tensor = tensors[name]
+    if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+        kinds = {number: kind for kind, number in onnx.TensorProto.DataType.items()}
+        raise ValueError(f"{where}: expected FLOAT or DOUBLE, got {kinds.get(tensor.data_type, tensor.data_type)}")
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        raise ValueError(f"{where}: expected numbers in the model itself, got {name!r} in a file beside it; "
+                         "give from_onnx the path of the model")
+    onnx.checker.check_tensor(tensor)
+    return onnx.numpy_helper.to_array(tensor)
+
+
+def _options(where, operator, attributes, dirs, peephole):
+    """The attributes of a node -> the arguments of a layer that choose its cell."""
+    for name in ("clip", "activation_alpha", "activation_beta"):
+        if attributes.get(name):
+            raise ValueError(f"{where}, {name}: expected none, got {attributes[name]}; no layer here has it")
+    choices = [activations * dirs for activations in ACTIVATIONS[operator]]
+    got = tuple(name.decode() for name in attributes.get("activations", ())) or choices[0]
+    if got not in choices:
+        raise ValueError(f"{where}, activations: expected {' or '.join(map(str, choices))}, got {got}")
+    if operator == "GRU":
+        return {"reset_after": attributes.get("linear_before_reset", 0) != 0}
+    if operator == "RNN":
+        return {"activation": got[0].lower()}
+    coupled = attributes.get("input_forget", 0) != 0
+    if peephole and coupled:
+        raise ValueError(f"{where}, input_forget, P: expected at most one of the two, got both; no cell here has both")
+    return {"peephole": peephole, "coupled": coupled}
+
+
+def _check_weights(where, weights, dirs, G, hidden_size):
+    """Do dtypes and shapes fit each other, and ``hidden_size`` if it is given?  -> D, H"""
+    dtype = weights["W"].dtype
+    for letter in ("W", "R"):
+        if weights[letter].ndim != 3:
+            raise ValueError(f"{where}, {letter}: expected three axes, got {describe(weights[letter])}")
+    D = weights["W"].shape[2]
+    H = weights["R"].shape[2] if hidden_size is None else hidden_size
+    shapes = {"W": (dirs, G * H, D), "R": (dirs, G * H, H), "B": (dirs, 2 * G * H), "P": (dirs, len(PEEPHOLES) * H)}
+    for letter, array in weights.items():
+        if array.dtype != dtype or array.shape != shapes[letter]:
+            raise ValueError(f"{where}, {letter}: expected {dtype} {shapes[letter]}, got {describe(array)}")
+    return D, H
+
+
+def _parameters(layer, blocks, weights):
+    """The weights of an operator, dict letter -> array (dirs,...) -> the ``state_dict`` of the layer."""
+    state = {}
+    for k, direction in enumerate(layer.directions):
+        suffix = f"_l0{direction.suffix}"
+        W, R = weights["W"][k], weights["R"][k]
+        b_ih, b_hh = np.split(weights["B"][k], 2) if "B" in weights else [np.zeros(len(R), layer.dtype)] * 2
+        for name, rows in (("weight_ih", W), ("weight_hh", R), ("bias_ih", b_ih), ("bias_hh", b_hh)):
+            state[name + suffix] = _reorder(rows, blocks, layer.cell.blocks)
+        if layer.cell.own:
+            state["own" + suffix] = _reorder(weights["P"][k].reshape(len(PEEPHOLES), -1), PEEPHOLES, layer.cell.own)
+    return state
+
+
+def _import_onnx():
+    try:
+        import onnx
+    except ImportError as error:
+        raise ImportError("onnx: expected the package onnx, which reads and writes ONNX models, got none: "
+                          "pip install onnx") from error
+    return onnx
