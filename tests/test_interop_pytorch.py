@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import KINDS, assert_close, random_batch, random_layer, run, same_bits, states_of
+from helpers import KINDS, assert_close, random_batch, random_layer, run, same_bits
 from minilstm.interop import from_pytorch, load_pytorch_state, to_pytorch, to_pytorch_state
+from torch_layers import run_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 
@@ -36,32 +37,11 @@ def random_module(torch, kind, dtype="float64", **options):
     return getattr(torch.nn, name)(D, H, dtype=getattr(torch, dtype), **{"batch_first": True} | of_kind | options)
 
 
-def run_module(torch, module, batch, lengths):
-    """The same dict as helpers.run, by PyTorch."""
-    rnn = torch.nn.utils.rnn
-    module.zero_grad()
-    tensors = {name: torch.tensor(a, requires_grad=not name.startswith("d")) for name, a in batch.items()}
-    initial = tuple(tensors[name].flatten(0, 1) for name in states_of(batch))   # (layers,dirs,B,H) -> (layers*dirs,B,H)
-    initial = initial if len(initial) > 1 else initial[0]
-    if lengths is None:
-        y, final = module(tensors["x"], initial)
-    else:
-        packed = rnn.pack_padded_sequence(tensors["x"], lengths, batch_first=True, enforce_sorted=False)
-        y, final = module(packed, initial)
-        y, _ = rnn.pad_packed_sequence(y, batch_first=True, total_length=T)
-    final = final if isinstance(final, tuple) else (final,)
-    found = {"y": y} | {f"{name[0]}_n": s.reshape(tensors[name].shape) for name, s in zip(states_of(batch), final)}
-    torch.autograd.backward(list(found.values()), [tensors["d" + name] for name in found])
-    found |= {"d" + name: tensors[name].grad for name in ("x", *states_of(batch))}
-    found |= {"d " + name: p.grad for name, p in module.named_parameters()}
-    return {name: tensor.detach().numpy() for name, tensor in found.items()}
-
-
-def compare(torch, net, module):
+def compare(net, module):
     rng = np.random.default_rng(0)
     for lengths in LENGTHS:
         batch = random_batch(rng, net, B, T)
-        expected = run_module(torch, module, batch, lengths)
+        expected = run_module(module, batch, lengths)
         found = run(net, batch, lengths=lengths)
         assert found.keys() == expected.keys()
         for name, array in expected.items():
@@ -77,7 +57,7 @@ def compare(torch, net, module):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_from_pytorch(torch, kind, stack, dtype):
     module = random_module(torch, kind, dtype, **stack)
-    compare(torch, from_pytorch(module, backend="reference"), module)
+    compare(from_pytorch(module, backend="reference"), module)
 
 
 @pytest.mark.peers
@@ -87,7 +67,7 @@ def test_from_pytorch(torch, kind, stack, dtype):
 def test_to_pytorch_and_back(torch, kind, stack, dtype):
     net = random_layer(np.random.default_rng(1), kind, D, H, backend="reference", dtype=dtype, **stack)
     module = to_pytorch(net)
-    compare(torch, net, module)
+    compare(net, module)
     back = from_pytorch(module, backend="reference")
     assert (type(back), back.arguments(), back.backend) == (type(net), net.arguments(), "reference")
     for name, p in net.params.items():
@@ -106,9 +86,9 @@ def test_these_comparisons_notice_a_swapped_block_and_a_lost_bias(torch, kind):
                 continue                            # the simple RNN has one block
             net.params[name] = wrong
             with pytest.raises(AssertionError, match="relative error"):
-                compare(torch, net, module)
+                compare(net, module)
         net.params[name] = p
-    compare(torch, net, module)
+    compare(net, module)
 
 
 @pytest.mark.peers
@@ -345,5 +325,5 @@ def test_without_pytorch_there_is_a_word_on_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     net = minilstm.LSTM(D, H)
     for convert in (from_pytorch, to_pytorch, to_pytorch_state, lambda layer: load_pytorch_state(layer, {})):
-        with pytest.raises(ImportError, match=r"PyTorch cannot be imported .*pip install 'minilstm\[peers\]'"):
+        with pytest.raises(ImportError, match=r"PyTorch cannot be imported .*pip install torch"):
             convert(net)

@@ -42,24 +42,32 @@ def make_inputs(case, seed):
 def run_torch(case, weights, batch):
     """The same dict as helpers.run, computed by PyTorch in float64."""
     import torch
-    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
     kind, _, variant = case["kind"].partition(", ")
     options = options_of(case) | ({"nonlinearity": variant} if kind == "RNN" else {})
-    layer = getattr(torch.nn, kind)(case["D"], case["H"], batch_first=True, dtype=torch.float64, **options)
-    layer.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+    module = getattr(torch.nn, kind)(case["D"], case["H"], batch_first=True, dtype=torch.float64, **options)
+    module.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+    return run_module(module, batch, case.get("lengths"))
+
+
+def run_module(module, batch, lengths=None):
+    """The same dict as helpers.run, computed by one of PyTorch's recurrent modules, packed if there are lengths."""
+    import torch
+    from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
     tensors = {name: torch.tensor(a, requires_grad=not name.startswith("d")) for name, a in batch.items()}
-    initial = [tensors[name].flatten(0, 1) for name in states_of(batch)]    # (layers,dirs,B,H) -> (layers*dirs,B,H)
-    initial = tuple(initial) if len(initial) > 1 else initial[0]
-    if "lengths" in case:
-        packed = pack_padded_sequence(tensors["x"], case["lengths"], batch_first=True, enforce_sorted=False)
-        y, final = layer(packed, initial)
-        y, _ = pad_packed_sequence(y, batch_first=True, total_length=case["T"])
+    initial = tuple(tensors[name].flatten(0, 1) for name in states_of(batch))   # (layers,dirs,B,H) -> (layers*dirs,B,H)
+    initial = initial if len(initial) > 1 else initial[0]
+    if lengths is None:
+        y, final = module(tensors["x"], initial)
     else:
-        y, final = layer(tensors["x"], initial)
+        packed = pack_padded_sequence(tensors["x"], lengths, batch_first=True, enforce_sorted=False)
+        y, final = module(packed, initial)
+        y, _ = pad_packed_sequence(y, batch_first=True, total_length=batch["x"].shape[1])
     final = final if isinstance(final, tuple) else (final,)
     found = {"y": y} | {f"{name[0]}_n": s.reshape(tensors[name].shape) for name, s in zip(states_of(batch), final)}
+    module.zero_grad()
     torch.autograd.backward(list(found.values()), [tensors["d" + name] for name in found])
     found |= {"d" + name: tensors[name].grad for name in ("x", *states_of(batch))}
-    found |= {"d " + name: p.grad for name, p in layer.named_parameters()}
+    found |= {"d " + name: p.grad for name, p in module.named_parameters()}
     return {name: tensor.detach().numpy() for name, tensor in found.items()}

@@ -1,6 +1,9 @@
-"""What the conversions share: the import of the other library, layers in a row, and options that only minilstm has."""
+"""What the conversions share: the import of the other library, the order of blocks, layers in a row, and options that
+only minilstm has."""
 import importlib
 import inspect
+
+import numpy as np
 
 from ..arguments import dtype_of
 from ..layers import GRU, LSTM, RNN, Linear, Sequential
@@ -13,7 +16,14 @@ def peer(module, name, hint=""):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ImportError(f"{name} cannot be imported ({error}): pip install 'minilstm[peers]'{hint}") from error
+        raise ImportError(f"{name} cannot be imported ({error}): pip install {module}{hint}") from error
+
+
+def reorder(rows, have, want):
+    """Blocks of rows in the order ``have`` -> in the order ``want``, with zeros for one that is not there."""
+    blocks = dict(zip(have, np.split(rows, len(have))))
+    nothing = np.zeros_like(blocks[have[0]])
+    return np.concatenate([blocks.get(block, nothing) for block in want])
 
 
 def class_of(value):

@@ -22,7 +22,7 @@ import numpy as np
 from ..arguments import FLOATS, flag
 from ..layers import GRU, LSTM, RNN, Linear, Sequential
 from ..layers.merge import RULES
-from .common import check_options, class_of, convert_row, in_a_row, our_row, peer
+from .common import check_options, class_of, convert_row, in_a_row, our_row, peer, reorder
 
 KERAS_NAME = {LSTM: "LSTM", GRU: "GRU", RNN: "SimpleRNN"}
 KERAS_ORDER = {LSTM: "ifgo", GRU: "zrn", RNN: "a"}      # of the blocks, by our names; our order is layer.cell.blocks
@@ -120,7 +120,7 @@ def _our_weights(net, kernel, recurrent_kernel, bias=None):
         bias = np.zeros(kernel.shape[1], kernel.dtype)
     b_ih, b_hh = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
     weights = {"W": kernel.T, "U": recurrent_kernel.T, "b_ih": b_ih, "b_hh": b_hh}
-    return {field: _reorder(array, KERAS_ORDER[type(net)], net.cell.blocks) for field, array in weights.items()}
+    return {field: reorder(array, KERAS_ORDER[type(net)], net.cell.blocks) for field, array in weights.items()}
 
 
 def _counterpart(keras, layer):
@@ -215,7 +215,7 @@ def _export_level(keras, layer, level, return_state):
 
 def _keras_weights(layer, W, U, b_ih, b_hh):
     """Our arrays of one direction -> kernel, recurrent_kernel and bias of one Keras cell."""
-    W, U, b_ih, b_hh = [_reorder(array, layer.cell.blocks, KERAS_ORDER[type(layer)]) for array in (W, U, b_ih, b_hh)]
+    W, U, b_ih, b_hh = [reorder(array, layer.cell.blocks, KERAS_ORDER[type(layer)]) for array in (W, U, b_ih, b_hh)]
     two_biases = type(layer) is GRU and layer.arguments()["reset_after"]
     return [W.T, U.T, np.stack([b_ih, b_hh]) if two_biases else b_ih + b_hh]
 
@@ -234,12 +234,6 @@ def _check_row(keras, row):
             raise ValueError(f"{layer.name}: expected return_sequences=True below another layer, got False: Keras "
                              "hands on the ends of both walks, which a minilstm.Sequential cannot; convert it alone, "
                              "they are its h_n")
-
-
-def _reorder(array, have, want):
-    """The blocks of rows of ``array``, which stand there in the order ``have``, in the order ``want``."""
-    blocks = dict(zip(have, np.split(array, len(have))))
-    return np.concatenate([blocks[name] for name in want])
 
 
 def _keras():

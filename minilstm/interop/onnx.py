@@ -23,6 +23,7 @@ from .. import __version__, cells
 from ..arguments import describe, dtype_of, one_of
 from ..layers import GRU, LSTM, RNN, FormatError, Linear, Sequential
 from ..layers.linear import BACKENDS
+from .common import peer, reorder
 
 # The first operator set whose LSTM, GRU and RNN are today's but for layout, which ONNX Runtime lacks, and the oldest
 # that ONNX Runtime promises to run.  From 13 on, the axes of Unsqueeze and ReduceSum would be inputs.
@@ -72,7 +73,7 @@ def to_onnx(model):
     Raises TypeError for a layer of another class, ValueError for what no ONNX operator computes (projections, layer
     normalization, zoneout), for a model without recurrent layers and for layers that do not fit each other;
     ImportError where the package onnx is not installed."""
-    onnx = _import_onnx()
+    onnx = peer("onnx", "ONNX")
     layers = _layers(model)
     _check_exportable(layers)
     several = sum(type(layer) is not Linear for _, layer in layers) > 1
@@ -177,11 +178,11 @@ def _operator_weights(layer, k):
     blocks = BLOCKS[type(layer).__name__]
     directions = []
     for suffix in (f"_l{k}{direction.suffix}" for direction in layer.directions):
-        W, R, b_ih, b_hh = (_reorder(layer._param(name + suffix), layer.cell.blocks, blocks)
+        W, R, b_ih, b_hh = (reorder(layer._param(name + suffix), layer.cell.blocks, blocks)
                             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
         weights = {"W": W, "R": R, "B": np.concatenate([b_ih, b_hh])}
         if layer.cell.own:
-            weights["P"] = _reorder(layer._param("own" + suffix), layer.cell.own, PEEPHOLES).ravel()
+            weights["P"] = reorder(layer._param("own" + suffix), layer.cell.own, PEEPHOLES).ravel()
         directions.append(weights)
     return {letter: np.stack([weights[letter] for weights in directions]) for letter in directions[0]}
 
@@ -193,13 +194,6 @@ def _attributes(layer):
     if "activations" in attributes:
         attributes["activations"] = attributes["activations"] * len(layer.directions)       # they are named for each
     return attributes
-
-
-def _reorder(rows, have, want):
-    """Blocks of rows in the order ``have`` -> in the order ``want``, with zeros for one that is not there."""
-    blocks = dict(zip(have, np.split(rows, len(have))))
-    nothing = np.zeros_like(blocks[have[0]])
-    return np.concatenate([blocks.get(block, nothing) for block in want])
 
 
 class _Graph:
@@ -256,7 +250,7 @@ def from_onnx(model_or_path, *, backend="cpu"):
     input_forget), or whose weights are computed in the graph, of another dtype, or do not fit each other; TypeError
     for another kind of argument, OSError for a file that cannot be read, ImportError where the package onnx is not
     installed."""
-    onnx = _import_onnx()
+    onnx = peer("onnx", "ONNX")
     from google.protobuf.message import DecodeError         # protobuf comes with onnx
 
     one_of("backend", backend, tuple(BACKENDS))
@@ -377,16 +371,7 @@ def _parameters(layer, blocks, weights):
         W, R = weights["W"][k], weights["R"][k]
         b_ih, b_hh = np.split(weights["B"][k], 2) if "B" in weights else [np.zeros(len(R), layer.dtype)] * 2
         for name, rows in (("weight_ih", W), ("weight_hh", R), ("bias_ih", b_ih), ("bias_hh", b_hh)):
-            state[name + suffix] = _reorder(rows, blocks, layer.cell.blocks)
+            state[name + suffix] = reorder(rows, blocks, layer.cell.blocks)
         if layer.cell.own:
-            state["own" + suffix] = _reorder(weights["P"][k].reshape(len(PEEPHOLES), -1), PEEPHOLES, layer.cell.own)
+            state["own" + suffix] = reorder(weights["P"][k].reshape(len(PEEPHOLES), -1), PEEPHOLES, layer.cell.own)
     return state
-
-
-def _import_onnx():
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError("onnx: expected the package onnx, which reads and writes ONNX models, got none: "
-                          "pip install onnx") from error
-    return onnx
