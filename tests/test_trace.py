@@ -37,10 +37,10 @@ def test_states_and_gradients_are_those_of_the_layer(kind, bidirectional):
 def test_every_term_of_an_lstm_step():
     """The rows of one step, in the order of the code, each computed here from the others."""
     rng = np.random.default_rng(1)
-    net = random_layer(rng, "LSTM", 2, 3, dtype="float64")
+    net = random_layer(rng, "LSTM", 12, 3, dtype="float64")             # as many features as a has numbers
     batch = random_batch(rng, net, B=1, T=1)
     step = minilstm.trace(net, batch["x"], **states_of(batch), **gradients_of(batch)).steps[0]
-    v = {row.name: row.value for row in step.forward + step.backward}
+    v = step.values()
     assert [row.name for row in step.forward] == ["x", "h_prev", "c_prev", "a_i", "a_f", "a_g", "a_o", "i", "f", "g",
                                                   "o", "c", "h"]
     assert [row.name for row in step.backward] == ["dh", "dc", "tanh_c", "do", "dc_total", "df", "dc_prev", "di", "dg",

@@ -45,16 +45,16 @@ def forward(a_r, a_z, a_xn, a_hn, h_prev):
 
 @formula
 def backward(r, z, n, a_hn, h_prev, dh):
-    """The gradients da_r, da_z, da_xn, da_hn, and the part of dh_prev that does not go through a_h."""
+    """The gradients da_r, da_z, da_xn, da_hn, and dh_direct, the part of dh_prev that does not go through a_h."""
     dz = dh * (h_prev - n)                      # h = (1 - z) * n + z * h_prev
     dn = dh * (ONE - z)                         # h = (1 - z) * n + z * h_prev
-    dh_prev = dh * z                            # h = (1 - z) * n + z * h_prev
+    dh_direct = dh * z                          # h = (1 - z) * n + z * h_prev
     da_xn = dn * d_tanh(n)                      # n = tanh(a_xn + r * a_hn)
     da_hn = da_xn * r                           # n = tanh(a_xn + r * a_hn)
     dr = da_xn * a_hn                           # n = tanh(a_xn + r * a_hn)
     da_z = dz * d_sigmoid(z)                    # z = sigmoid(a_z)
     da_r = dr * d_sigmoid(r)                    # r = sigmoid(a_r)
-    return da_r, da_z, da_xn, da_hn, dh_prev
+    return da_r, da_z, da_xn, da_hn, dh_direct
 
 
 # ------------------------------------------------------------------------------------------------ one layer, one step

@@ -49,22 +49,22 @@ def forward_state(a_n, z, h_prev):
 
 @formula
 def backward_state(z, n, h_prev, dh):
-    """The reverse of ``forward_state``: da_z, da_n, and the part of dh_prev that comes from h itself."""
+    """The reverse of ``forward_state``: da_z, da_n, and dh_from_h, the part of dh_prev that comes from h itself."""
     dz = dh * (h_prev - n)                      # h = (1 - z) * n + z * h_prev
     dn = dh * (ONE - z)                         # h = (1 - z) * n + z * h_prev
-    dh_prev = dh * z                            # h = (1 - z) * n + z * h_prev
+    dh_from_h = dh * z                          # h = (1 - z) * n + z * h_prev
     da_n = dn * d_tanh(n)                       # n = tanh(a_n)
     da_z = dz * d_sigmoid(z)                    # z = sigmoid(a_z)
-    return da_z, da_n, dh_prev
+    return da_z, da_n, dh_from_h
 
 
 @formula
 def backward_gates(r, h_prev, dv):
-    """The reverse of v in ``forward_gates``: da_r, and the part of dh_prev that comes from v."""
+    """The reverse of v in ``forward_gates``: da_r, and dh_from_v, the part of dh_prev that comes from v."""
     dr = dv * h_prev                            # v = r * h_prev
-    dh_prev = dv * r                            # v = r * h_prev
+    dh_from_v = dv * r                          # v = r * h_prev
     da_r = dr * d_sigmoid(r)                    # r = sigmoid(a_r)
-    return da_r, dh_prev
+    return da_r, dh_from_v
 
 
 # ------------------------------------------------------------------------------------------------ one layer, one step

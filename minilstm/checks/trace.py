@@ -30,6 +30,10 @@ class StepTrace(NamedTuple):
     forward: list           # of Row, in the order in which they were computed
     backward: list
 
+    def values(self):
+        """dict name -> value, for both parts; the last one, where a name is assigned to more than once."""
+        return {row.name: row.value for row in self.forward + self.backward}
+
 
 class Trace(NamedTuple):
     """The result of ``trace``; prints as tables."""
@@ -38,12 +42,11 @@ class Trace(NamedTuple):
     def series(self, name):
         """One quantity at every step: (T,H), or as wide as it is; NaN at masked steps.  Raises KeyError for a name that
         no step has."""
-        found = [[row.value for row in step.forward + step.backward if row.name == name] for step in self.steps]
-        width = max((len(values[-1]) for values in found if values), default=None)
-        if width is None:
-            known = sorted({row.name for step in self.steps for row in step.forward + step.backward})
-            raise KeyError(f"name: expected one of {known}, got {name!r}")
-        return np.stack([values[-1] if values else np.full(width, np.nan) for values in found])
+        found = [step.values() for step in self.steps]
+        known = {name: len(value) for values in found for name, value in values.items()}
+        if name not in known:
+            raise KeyError(f"name: expected one of {sorted(known)}, got {name!r}")
+        return np.stack([values.get(name, np.full(known[name], np.nan)) for values in found])
 
     def __str__(self):
         return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in self._parts())
@@ -99,7 +102,7 @@ def trace(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, layer=0, d
     times = [t for t, _, _ in walk(T, reverse)]
     run = layer * len(net.directions) + direction                           # forward takes the runs in this order,
     run_back = (net.num_layers - 1 - layer) * len(net.directions) + direction       # backward the layers from the top
-    widths = {net.input_size if layer == 0 else net.output_size, net.hidden_size, *net.widths}
+    widths = {net.hidden_size, *net.widths}
     steps = []
     for t in range(T):
         turn = times.index(t)
@@ -119,11 +122,11 @@ def _double(value):
 
 
 def _rows(assignments, row, B, widths):
-    """Those assignments that are one number for each unit or feature, and for each row of the batch.  Weights and their
+    """Those assignments that are one number for each unit and each row of the batch, and x and dx.  Weights and their
     gradients, which have capital letters, are not."""
     return [Row(name, value[row], line) for name, value, line in assignments
-            if isinstance(value, np.ndarray) and value.ndim == 2 and len(value) == B and value.shape[1] in widths
-            and name.islower()]
+            if isinstance(value, np.ndarray) and value.ndim == 2 and len(value) == B and name.islower()
+            and (value.shape[1] in widths or name in ("x", "dx"))]
 
 
 # --------------------------------------------------------------------------------------------- watching a function run
