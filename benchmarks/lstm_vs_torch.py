@@ -8,7 +8,7 @@ For each shape: check that both give the same outputs and gradients, then time, 
 float32, batch first, no mask.  Both programs hold their arrays before the clock starts.  The ratio is PyTorch's time
 over ours, the median over pairs of neighbouring runs: above 1, minilstm is faster.
 
-Run:  pip install -e '.[peers]' && python benchmarks/lstm_vs_torch.py            (about three minutes)
+Run:  pip install -e '.[peers]' && python benchmarks/lstm_vs_torch.py            (about four minutes)
       add --save to keep the figures in benchmarks/results/ and the table in README.md
 """
 import argparse

@@ -1,14 +1,14 @@
 """minilstm: an LSTM engine to read line by line, and then to use.  ``README.md`` has the reading order."""
+__version__ = "0.1.0"
+
+from . import interop
 from .checks.gradients import check_gradients
 from .checks.trace import trace
 from .layers import GRU, LSTM, RNN, FormatError, Layer, Linear, Sequential, load, save
 from .machine.threads import get_num_threads, set_num_threads
 from .training import Adam, clip_global_norm, fit, mean_squared_error
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Adam", "FormatError", "GRU", "LSTM", "Layer", "Linear", "RNN", "Sequential", "check_gradients", "clip_global_norm",
-    "fit", "get_num_threads", "load", "mean_squared_error", "save", "set_num_threads",
-    "trace",
+    "fit", "get_num_threads", "interop", "load", "mean_squared_error", "save", "set_num_threads", "trace",
 ]

@@ -249,15 +249,34 @@ def test_several_layers_there_and_back(keras, make, dtype):
 
 
 @pytest.mark.peers
+@pytest.mark.filterwarnings("ignore:Layer 'sequential")        # that nothing after it sees the mask
 def test_the_usual_keras_model_is_in_every_step(keras):
-    """An LSTM that hands on its last output: the same number stands at the last step of ours."""
+    """An LSTM that hands on its last output: the same number stands at the last real step of ours, or, where Keras
+    walks backward, at the first."""
+    import torch
+
     rng = np.random.default_rng(9)
-    theirs = keras.Sequential([keras.Input((T, D)), keras.layers.LSTM(H), keras.layers.Dense(2)])
-    theirs.set_weights([0.6 * rng.normal(size=w.shape) for w in theirs.weights])
+    x, mask = rng.normal(size=(B, T, D)).astype("float32"), np.arange(T) < np.array([T, 2, 1, 4])[:, None]
+    for go_backwards in (False, True):
+        theirs = keras.Sequential([keras.Input((T, D)), keras.layers.LSTM(H, go_backwards=go_backwards),
+                                   keras.layers.Dense(2)])
+        theirs.set_weights([0.6 * rng.normal(size=w.shape) for w in theirs.weights])
+        expected = theirs(x, mask=torch.tensor(mask)).detach().numpy()
+        step = np.zeros(B, int) if go_backwards else mask.sum(axis=1) - 1
+        for model in (from_keras(theirs), from_keras(theirs.layers), from_keras(tuple(theirs.layers))):
+            assert_close(model.forward(x, mask)[0][np.arange(B), step], expected, "keras", "y")
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("merge", ["concat", "sum", "ave", "mul"])
+def test_what_a_bidirectional_hands_on_without_sequences_are_the_two_ends(keras, merge):
+    rng = np.random.default_rng(14)
+    theirs = build(keras.layers.Bidirectional(keras.layers.GRU(H), merge_mode=merge), rng)
     x = rng.normal(size=(B, T, D)).astype("float32")
-    expected = theirs(x).detach().numpy()
-    for model in (from_keras(theirs), from_keras(theirs.layers), from_keras(tuple(theirs.layers))):
-        assert_close(model.forward(x)[0][:, -1], expected, "keras", "y")
+    ends = from_keras(theirs).forward(x)[0].h_n[0]
+    expected = {"concat": np.concatenate(list(ends), axis=1), "sum": ends[0] + ends[1], "ave": (ends[0] + ends[1]) / 2,
+                "mul": ends[0] * ends[1]}[merge]
+    assert_close(expected, theirs(x).detach().numpy(), "keras", "ends")
 
 
 @pytest.mark.peers
@@ -305,20 +324,19 @@ FROM_KERAS = {                      # what came, of keras.layers and keras itsel
     "a subclass": (lambda k, keras: built(type("Mine", (k.LSTM,), {})(H)), TypeError, "got .*Mine"),
     "a wrapped class": (lambda k, keras: both(keras, k.ConvLSTM1D(2, 3)), TypeError, "got .*ConvLSTM1D"),
     "no layer": (lambda k, keras: np.zeros(3), TypeError, "got .*ndarray"),
-    "nothing": (lambda k, keras: [], TypeError, "one or more"),
     "in a model": (lambda k, keras: keras.Sequential([keras.Input((T, D)), k.Masking(), k.LSTM(H)]), TypeError,
                    "got .*Masking"),
     "not built": (lambda k, keras: k.GRU(H), ValueError, "^gru.*expected a built layer"),
     "halves not built": (lambda k, keras: k.Bidirectional(k.GRU(H)), ValueError, "expected a built layer"),
     "Dense not built": (lambda k, keras: k.Dense(H), ValueError, "^dense.*expected a built layer"),
     "activation": (lambda k, keras: built(k.LSTM(H, activation="relu")), ValueError,
-                   "activation: expected tanh, got relu"),
+                   "activation: expected Keras' tanh, got .*relu"),
     "recurrent_activation": (lambda k, keras: built(k.GRU(H, recurrent_activation="hard_sigmoid")), ValueError,
-                             "recurrent_activation: expected sigmoid, got hard_sigmoid"),
+                             "recurrent_activation: expected Keras' sigmoid, got .*hard_sigmoid"),
     "activation of the simple RNN": (lambda k, keras: built(k.SimpleRNN(H, activation="gelu")), ValueError,
-                                     "activation: expected tanh or relu, got gelu"),
+                                     "activation: expected Keras' tanh or relu, got .*gelu"),
     "activation of Dense": (lambda k, keras: built(k.Dense(H, activation="softmax")), ValueError,
-                            "activation: expected linear, got softmax"),
+                            "activation: expected Keras' linear, got .*softmax"),
     "dropout": (lambda k, keras: built(k.LSTM(H, dropout=0.1)), ValueError,
                 r"dropout: expected 0, got 0.1: .*set layer.cell.dropout = 0, the weights are the same"),
     "recurrent_dropout": (lambda k, keras: built(k.SimpleRNN(H, recurrent_dropout=0.1)), ValueError,
@@ -344,8 +362,9 @@ FROM_KERAS = {                      # what came, of keras.layers and keras itsel
                   "quantization_mode: expected None, got 'int8'"),
     "above a reversed one": (lambda k, keras: [built(k.LSTM(D, go_backwards=True)), [built(k.GRU(D))]],
                              ValueError, "^lstm.*no recurrent layer above one that walks backward"),
-    "both ends": (lambda k, keras: keras.Sequential([keras.Input((T, D)), k.Bidirectional(k.LSTM(H)), k.Dense(2)]),
-                  ValueError, "return_sequences=True below another layer, got False.*they are its h_n"),
+    "both ends": (lambda k, keras: keras.Sequential([keras.Input((T, D)), k.Bidirectional(k.LSTM(H))]),
+                  ValueError, "return_sequences=True in a row of layers, got False.*they are its h_n"),
+    "nothing": (lambda k, keras: [], ValueError, "layer: expected one layer or more, got an empty list"),
 }
 
 

@@ -206,13 +206,11 @@ class OwnLSTM(minilstm.LSTM):
 
 
 @pytest.mark.parametrize("make, error, message", [
-    (lambda: Twice(), TypeError, "expected GRU, LSTM, RNN, or a Sequential of these and Linear, got Twice"),
-    (lambda: OwnLSTM(2, 3), TypeError, "got OwnLSTM"),
-    (lambda: minilstm.Sequential(minilstm.RNN(2, 2), Twice()), TypeError, r"got 1\.Twice; only these"),
-    (lambda: "model.onnx", TypeError, "got str"),
+    (lambda: Twice(), TypeError, "expected GRU, LSTM, RNN, or a Sequential of these and Linear, got .*Twice"),
+    (lambda: OwnLSTM(2, 3), TypeError, "got .*OwnLSTM"),
+    (lambda: minilstm.Sequential(minilstm.RNN(2, 2), Twice()), TypeError, r"got 1\..*Twice; only these"),
+    (lambda: "model.onnx", TypeError, "got .*str"),
     (lambda: minilstm.Linear(2, 3), ValueError, "at least one recurrent layer, to read sequence_lens, got only Linear"),
-    (lambda: minilstm.Sequential(minilstm.LSTM(2, 3), minilstm.Linear(4, 1)), ValueError,
-     r"1\.input_size: expected 3, the output_size of the layer before, got 4"),
     (lambda: minilstm.LSTM(2, 3, proj_size=2), ValueError,
      "LSTM: expected one of the cells .*, got 'LSTM with projection', which no ONNX operator computes"),
     (lambda: minilstm.LSTM(2, 3, layer_norm=True).astype("float64"), ValueError, "got 'LSTM, layer-normalised'"),
@@ -361,11 +359,13 @@ def shaped(letter, *shape):
     ("RNN", dict(activations=["Tanh", "Relu"], direction="bidirectional"),
      r"expected \('Tanh', 'Tanh'\) or \('Relu', 'Relu'\), got \('Tanh', 'Relu'\)"),
     ("LSTM", dict(clip=3.0), r"node 'net', clip: expected none, got 3\.0"),
+    ("GRU", dict(clip=0.0), r"node 'net', clip: expected none, got 0\.0"),
     ("RNN", dict(activation_alpha=[0.5]), r"node 'net', activation_alpha: expected none, got \[0\.5\]"),
     ("GRU", dict(activation_beta=[0.5]), r"node 'net', activation_beta: expected none, got \[0\.5\]"),
     ("LSTM", dict(without="", input_forget=1), "'net', input_forget, P: expected at most one of the two, got both"),
     ("GRU", dict(direction="sideways"), "node 'net', direction: expected one of 'forward', .*, got 'sideways'"),
-    ("LSTM", dict(computed=["R"]), "node 'net', R: expected an initializer or a constant, got 'R', which is computed"),
+    ("LSTM", dict(computed=["R"]),
+     "node 'net', R: expected an initializer or a constant, got 'R', which is computed .*folding"),
     ("GRU", dict(dtype="float16"), "node 'net', W: expected FLOAT or DOUBLE, got FLOAT16"),
     ("GRU", dict(change=shaped("R", 1, 9)), r"node 'net', R: expected three axes, got float32 \(1, 9\)"),
     ("LSTM", dict(change=shaped("R", 1, 12, 4)), r"R: expected float32 \(1, 12, 3\), got float32 \(1, 12, 4\)"),
@@ -404,7 +404,7 @@ def test_weights_in_a_file_beside_bytes(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'RNN_l0', W: expected numbers in the model itself, .* the path of the model"):
         from_onnx((tmp_path / "m.onnx").read_bytes())
     (tmp_path / "weights").unlink()
-    with pytest.raises(minilstm.FormatError, match="m.onnx: expected an ONNX model, got one with: .*weights"):
+    with pytest.raises(minilstm.FormatError, match="m.onnx: expected an ONNX model.* got one with: .*weights"):
         from_onnx(tmp_path / "m.onnx")
 
 
@@ -412,20 +412,20 @@ def test_weights_in_a_file_beside_bytes(tmp_path, monkeypatch):
 def test_files_that_are_not_onnx(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
     for source in (tmp_path / "model.onnx", content):
-        with pytest.raises(minilstm.FormatError, match="model.*: expected an ONNX model, got one with"):
+        with pytest.raises(minilstm.FormatError, match="model.*: expected an ONNX model.* got one with"):
             from_onnx(source)
 
 
 def test_damaged_parts():
     model = made_by_hand(np.random.default_rng(14), "LSTM", without="P", output_sequence=1)     # of a first, older LSTM
-    with pytest.raises(minilstm.FormatError, match="model: expected an ONNX model, got one with: .*output_sequence"):
+    with pytest.raises(minilstm.FormatError, match="model: expected an ONNX model.* got one with: .*output_sequence"):
         from_onnx(model)
     model = made_by_hand(np.random.default_rng(14), "RNN", without="P")
     model.graph.initializer[0].raw_data = b"1234"
-    with pytest.raises(minilstm.FormatError, match="model: expected an ONNX model, got one with: .*W"):
+    with pytest.raises(minilstm.FormatError, match="model: expected an ONNX model.* got one with: .*W"):
         from_onnx(model)
     content = made_by_hand(np.random.default_rng(14), "GRU", without="P", direction="reverse").SerializeToString()
-    with pytest.raises(minilstm.FormatError, match="model: expected an ONNX model, got one with: .*can't decode byte"):
+    with pytest.raises(minilstm.FormatError, match="model: expected an ONNX model.* got one with: .*can't decode byte"):
         from_onnx(content.replace(b"reverse", b"rev\xffrse"))
 
 

@@ -220,6 +220,7 @@ STATES = {                          # what is done to the state of an LSTM; the 
                       "nothing is cast silently"),
     "half precision": (lambda state: state | {"bias_ih_l0": state["bias_ih_l0"].bfloat16()}, ValueError,
                        "expected one of 'float32', 'float64', got 'bfloat16'"),
+    "no dict": (lambda state: np.zeros(3), TypeError, r"state: expected a dict .*module.state_dict\(\), got .*ndarray"),
     "an array": (lambda state: state | {"bias_ih_l0": np.zeros(16)}, TypeError, "expected a tensor, got .*ndarray"),
 }
 
@@ -238,6 +239,13 @@ def test_a_state_that_does_not_fit_changes_nothing(torch, name):
 
 # ----------------------------------------------------------------------------------------- what is refused, and why
 
+def pruned(module):
+    from torch.nn.utils import prune
+
+    prune.l1_unstructured(module, "weight_hh_l0", amount=0.5)
+    return module
+
+
 FROM_PYTORCH = {                    # what came, of torch.nn and torch; the error; what it says
     "another class": (lambda nn, torch: nn.Conv1d(2, 3, 1), TypeError,
                       "module: expected a torch.nn.LSTM, GRU, RNN or Linear, or a list of them, got .*Conv1d"),
@@ -247,7 +255,14 @@ FROM_PYTORCH = {                    # what came, of torch.nn and torch; the erro
     "changed weights": (lambda nn, torch: nn.utils.parametrizations.weight_norm(nn.Linear(D, H)), TypeError,
                         "got .*ParametrizedLinear"),
     "in a list": (lambda nn, torch: [nn.LSTM(D, H), nn.ReLU()], TypeError, "got .*ReLU"),
-    "nothing": (lambda nn, torch: [], TypeError, "one or more"),
+    "nothing": (lambda nn, torch: [], ValueError, "layer: expected one layer or more, got an empty list"),
+    "weight norm": (lambda nn, torch: nn.utils.parametrizations.weight_norm(nn.LSTM(D, H), "weight_hh_l0"), TypeError,
+                    "got .*ParametrizedLSTM"),
+    "pruned": (lambda nn, torch: pruned(nn.LSTM(D, H)), ValueError,
+               r"a LSTM with its own weights, got one with \['bias_hh_l0', .*_orig.*\]: remove param"),
+    "no numbers": (lambda nn, torch: nn.GRU(D, H, device="meta"), ValueError, "and give it numbers"),
+    "unequal widths": (lambda nn, torch: [nn.GRU(D, H), nn.Linear(H + 1, 2)], ValueError,
+                       "layers: expected input_size=4 in place 1, as the layer before it gives, got 5"),
     "no module": (lambda nn, torch: np.zeros(3), TypeError, "got .*ndarray"),
     "half precision": (lambda nn, torch: nn.LSTM(D, H, dtype=torch.bfloat16), ValueError,
                        "module: expected one of 'float32', 'float64', got 'bfloat16'"),
@@ -300,6 +315,19 @@ def test_to_pytorch_says_why_not(torch, name):
 def test_every_kind_of_layer_is_converted_or_refused(torch, kind):
     with pytest.raises(ValueError, match="PyTorch"):
         to_pytorch(random_layer(np.random.default_rng(11), kind, D, H))
+
+
+@pytest.mark.peers
+def test_the_callers_torch_is_left_alone(torch):
+    """The module comes to the CPU whatever the default device is, and no random number is taken."""
+    net = minilstm.LSTM(D, H)
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    with torch.device("meta"):
+        module = to_pytorch(net)
+    assert torch.equal(torch.rand(4), expected)
+    assert all(same_bits(p.detach().numpy(), net.params[name]) for name, p in module.named_parameters())
 
 
 @pytest.mark.peers

@@ -81,6 +81,16 @@ def test_initial_weights():
     assert (b_ih[1] == 1).all() and not b_ih[[0, 2, 3]].any() and not net.params["bias_hh_l0"].any()
 
 
+def test_initial_projection():
+    """Glorot W_hr, orthonormal columns in U; another proj_size is another random stream."""
+    net, other = (minilstm.LSTM(5, 60, proj_size=R, dtype="float64") for R in (20, 19))
+    W_hr, limit = net.params["weight_hr_l0"], np.sqrt(6 / 80)
+    assert np.abs(W_hr).max() <= limit and np.abs(W_hr).max() > 0.98 * limit
+    for block in np.split(net.params["weight_hh_l0"], 4):
+        assert_close(block.T @ block, np.eye(20), "same formulas, float64")
+    assert not np.array_equal(net.params["weight_ih_l0"], other.params["weight_ih_l0"])
+
+
 def test_seed_decides_the_weights():
     one, same, other = (minilstm.LSTM(3, 4, seed=seed).state_dict() for seed in (1, 1, 2))
     assert all(same_bits(one[name], same[name]) for name in one)
@@ -313,6 +323,10 @@ def test_a_cache_of_something_else_is_refused():
                   minilstm.LSTM(3, 4, reverse=True), minilstm.LSTM(3, 4, merge="sum"), minilstm.GRU(3, 4)):
         with pytest.raises(ValueError, match="cache: expected one of this layer"):
             net.backward(other.forward(X)[1], dy)
+    narrow, wide = (minilstm.LSTM(3, 4, proj_size=R) for R in (1, 3))
+    with pytest.raises(ValueError, match="cache: expected one of this layer"):
+        wide.backward(narrow.forward(X)[1], dy[:, :, :3])
+    assert not any(g.any() for g in wide.grads.values())
     for layer in (net, minilstm.Linear(3, 4)):
         with pytest.raises(TypeError, match="cache: expected what forward returned beside its output, got float32"):
             layer.backward(X, dy)
@@ -320,6 +334,22 @@ def test_a_cache_of_something_else_is_refused():
     with pytest.raises(TypeError, match="cache: expected .*, a list of 2, got list"):
         model.backward(shorter.forward(X)[1], dy[:, :, :1])
     assert not any(g.any() for g in net.grads.values())
+
+
+@pytest.mark.parametrize("options, letters", [
+    ({}, r"dirs\*H=4"), ({"proj_size": 2}, r"dirs\*R=2"), ({"bidirectional": True, "merge": "sum"}, "T=5, H=4"),
+    ({"proj_size": 2, "merge": "ave"}, "T=5, R=2"),
+])
+def test_messages_name_the_widths_of_this_layer(options, letters):
+    net = minilstm.LSTM(3, 4, **options)
+    _, cache = net.forward(X)
+    with pytest.raises(ValueError, match=f"dy: expected float32 .*{letters}"):
+        net.backward(cache, np.ones((2, 5, 9), "float32"))
+    R = "R=2" if "proj_size" in options else "H=4"
+    with pytest.raises(ValueError, match=f"h0: expected float32 .*{R}"):
+        net.forward(X, h0=np.ones((1, 1, 2, 9), "float32"))
+    with pytest.raises(ValueError, match="c0: expected float32 .*H=4"):
+        net.forward(X, c0=np.ones((1, 1, 2, 9), "float32"))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.dtype("float64"), "float64", float])
@@ -359,6 +389,8 @@ def test_linear_without_bias():
     (lambda: minilstm.Sequential(), TypeError, "layers: expected layers, one or more"),
     (lambda: minilstm.Sequential(minilstm.Linear(1, 1), "relu"), TypeError, r"layers: .*'Linear', 'str'"),
     (lambda: minilstm.Sequential([minilstm.Linear(1, 1)]), TypeError, r"layers: .* of their own, .*'list'"),
+    (lambda: minilstm.Sequential(minilstm.LSTM(1, 2), minilstm.Sequential(minilstm.Linear(4, 1))), ValueError,
+     "layers: expected input_size=2 in place 1, as the layer before it gives, got 4"),
     (lambda: minilstm.Sequential(minilstm.Linear(1, 1), minilstm.Linear(1, 1, dtype="float64")), ValueError,
      r"layers: expected one dtype, got \['float32', 'float64'\]"),
 ])

@@ -1,4 +1,5 @@
 """Dropout between layers, recurrent dropout, zoneout: what they do, that it repeats, and that gradients go through."""
+import sys
 import threading
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 import minilstm
 from helpers import KINDS, assert_close, masks, random_batch, random_layer, run, same_bits, states_of
+from minilstm.layers.layer import Counter
 
 BACKENDS = ["reference", "cpu"]
 ALL = {"dropout": 0.4, "recurrent_dropout": 0.3, "zoneout_h": 0.4, "zoneout_c": 0.2}
@@ -209,15 +211,48 @@ def test_each_kind_has_its_own_stream():
         assert all(other is None or not other.any() for key, other in found.items() if key != name)
 
 
-def test_threads_never_share_a_draw():
-    net = minilstm.RNN(2, 3, zoneout_h=0.5)
-    x = np.ones((1, 2, 2), "float32")
-    threads = [threading.Thread(target=lambda: [net.forward(x, training=True) for _ in range(50)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert net.noise.draws == 200
+@pytest.mark.parametrize("noise", ALL)
+def test_layers_directions_and_calls_draw_different_numbers(noise):
+    rng = np.random.default_rng(14)
+    net = minilstm.LSTM(3, 8, num_layers=3, bidirectional=True, **{noise: 0.5})
+    x = rng.normal(size=(4, 5, 3)).astype("float32")
+    drawn = []
+    for _ in range(2):
+        _, cache = net.forward(x, training=True)
+        drawn += [factors for factors in cache.dropped if factors is not None]
+        passes = [one for both in cache.runs for one in both]
+        drawn += [one.weights.keep for one in passes if one.weights.keep is not None]
+        drawn += [one.zone for one in passes if one.zone.size]
+    assert len(drawn) == (4 if noise == "dropout" else 12)
+    assert len({array.tobytes() for array in drawn}) == len(drawn)
+
+
+def test_a_draw_of_a_model_repeats_even_with_a_layer_that_stands_in_it_twice():
+    rng = np.random.default_rng(15)
+    shared = minilstm.RNN(3, 3, zoneout_h=0.5)
+    model = minilstm.Sequential(shared, minilstm.Linear(3, 3), shared, minilstm.Sequential(shared))
+    x = rng.normal(size=(2, 5, 3)).astype("float32")
+    shared.forward(x, training=True)                    # a call of its own does not count in the model
+    calls = [model.forward(x, training=True) for _ in range(3)]
+    zones = [cache[k].runs[0][0].zone for _, cache in calls for k in (0, 2)]
+    assert len({zone.tobytes() for zone in zones}) == len(zones)
+    for number, (y, _) in enumerate(calls):
+        assert same_bits(model.forward(x, training=True, draw=number)[0], y)
+
+
+def test_threads_never_share_a_number():
+    before = sys.getswitchinterval()
+    counter, taken = Counter(), []
+    threads = [threading.Thread(target=lambda: taken.extend([counter.take() for _ in range(3000)])) for _ in range(4)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert sorted(taken) == list(range(12000))
 
 
 def test_training_repeats_and_uses_the_noise():
@@ -252,5 +287,18 @@ def test_bad_draws_are_named():
         net.forward(x, draw=0)
     with pytest.raises(ValueError, match="draw: expected an integer, 0 or more, got -1"):
         net.forward(x, training=True, draw=-1)
-    with pytest.raises(TypeError, match="training: expected True or False, got 1"):
-        net.forward(x, training=1)
+    for layer in (net, minilstm.Sequential(minilstm.Linear(2, 3))):
+        with pytest.raises(TypeError, match="training: expected True or False, got 1"):
+            layer.forward(x, training=1)
+        with pytest.raises(ValueError, match="draw: expected an integer, 0 or more, got 0.5"):
+            layer.forward(x, training=True, draw=0.5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_unit_that_stays_stays_beside_one_that_overflows(backend):
+    net = minilstm.RNN(1, 4, activation="relu", zoneout_h=0.5, backend=backend)
+    net.params["weight_ih_l0"] = np.full((4, 1), 3e38, "float32")
+    h0 = np.ones((1, 1, 3, 4), "float32")
+    with np.errstate(over="ignore", invalid="ignore"):
+        y = net.forward(np.full((3, 1, 1), 100, "float32"), h0=h0, training=True, draw=1)[0].y
+    assert set(y.ravel()) == {1, np.inf}

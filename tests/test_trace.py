@@ -15,7 +15,7 @@ def gradients_of(batch):
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_states_and_gradients_are_those_of_the_layer(kind, bidirectional):
-    """h of the top layer is y, dx of the bottom layer is dx, dc of the last step is dc_n: with holes in the mask."""
+    """h of the top layer is y, dx of the bottom layers add up to dx, with holes in the mask."""
     rng = np.random.default_rng(0)
     net = random_layer(rng, kind, 3, 4, num_layers=2, bidirectional=bidirectional)
     batch = random_batch(rng, net, B=3, T=5)
@@ -32,6 +32,18 @@ def test_states_and_gradients_are_those_of_the_layer(kind, bidirectional):
         assert_close(h[mask[1]], out.y[1, mask[1], k * R:(k + 1) * R], "same formulas, float32")
         dxs = dxs + dx_k[mask[1]]
     assert_close(dxs, dx[1, mask[1]], "same formulas, float32")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_do_not_depend_on_sizes(kind):
+    """Not where D is as wide as all blocks together, nor where the batch has as many rows as a unit has parameters."""
+    names = []
+    for D, B in ((2, 1), (12, 3), (9, 10), (3, 6), (12, 4)):
+        net = random_layer(np.random.default_rng(0), kind, D, 3)
+        batch = random_batch(np.random.default_rng(0), net, B, T=1)
+        step = minilstm.trace(net, batch["x"], **states_of(batch), **gradients_of(batch)).steps[0]
+        names.append([row.name for row in step.forward + step.backward])
+    assert names.count(names[0]) == len(names)
 
 
 def test_every_term_of_an_lstm_step():
@@ -97,12 +109,31 @@ def test_a_draw_can_be_traced():
 
 
 def test_the_interpreter_is_left_as_it_was():
+    """Whoever traces already, a debugger perhaps, goes on; also after an error."""
     net, x = minilstm.LSTM(2, 3), np.ones((1, 2, 2), "float32")
-    before = sys.gettrace(), net.state_dict(), net.backend
-    minilstm.trace(net, x, dy=np.ones((1, 2, 3), "float32"))
-    with pytest.raises(ValueError, match="x: expected"):
-        minilstm.trace(net, x[0])
-    assert (sys.gettrace(), net.backend) == (before[0], before[2]) and not any(g.any() for g in net.grads.values())
+
+    def somebody(frame, event, arg):
+        return None
+
+    before = sys.gettrace()
+    sys.settrace(somebody)
+    try:
+        minilstm.trace(net, x, dy=np.ones((1, 2, 3), "float32"))
+        with pytest.raises(ValueError, match="x: expected"):
+            minilstm.trace(net, x[0])
+        assert sys.gettrace() is somebody
+    finally:
+        sys.settrace(before)
+    assert net.backend == "cpu" and not any(g.any() for g in net.grads.values())
+
+
+def test_a_layer_that_walks_backward():
+    rng = np.random.default_rng(3)
+    net = random_layer(rng, "GRU", 2, 3, reverse=True)
+    x = rng.normal(size=(1, 4, 2)).astype("float32")
+    trace = minilstm.trace(net, x)
+    assert_close(trace.series("h"), net.forward(x)[0].y[0], "same formulas, float32")
+    assert_close(trace.series("h_prev")[:-1], trace.series("h")[1:], "same formulas, float64")
 
 
 @pytest.mark.parametrize("arguments, error, words", [
@@ -112,6 +143,8 @@ def test_the_interpreter_is_left_as_it_was():
     ({"row": 2}, ValueError, "row: expected less than B=2, got 2"),
     ({"row": -1}, ValueError, "row: expected an integer, 0 or more, got -1"),
     ({"dy": np.ones((2, 3, 4), "float32")}, ValueError, "dy: expected .*got float64 .2, 3, 4."),
+    ({"x": np.ones((2, 3, 2), "float16")}, TypeError, "x: expected float32 or float64, got float16"),
+    ({"net": minilstm.RNN(2, 3, zoneout_h=0.5)}, ValueError, "net: expected a layer without zoneout, got .*0.5"),
 ])
 def test_bad_input_is_named(arguments, error, words):
     with pytest.raises(error, match=words):

@@ -169,8 +169,8 @@ print(f"forget bias {bias}, a loss at the last step only: the length of dx at th
 # From here on the loss L sits at the last step alone, and we follow its gradient back: how long is dL/dh, n steps
 # before the end?  It is what the loop carries there.  At the end we give it the length 1.
 #
-# In the simple net, h = tanh(x W' + h_prev U' + b), each step back multiplies by 1 - h**2, at most 1, and by U.  We
-# take U = r times an orthogonal matrix: it turns the gradient and multiplies its length by exactly r.  All its
+# In the simple net, h = tanh(x @ W.T + h_prev @ U.T + b), each step back multiplies by 1 - h**2, at most 1, and by U.
+# We take U = r times an orthogonal matrix: it turns the gradient and multiplies its length by exactly r.  All its
 # eigenvalues have absolute value r, the spectral radius.
 
 # %%
@@ -217,8 +217,8 @@ row("RNN, radius 1.5, x = 0", silent)
 #
 # An LSTM has two states, and two kinds of path back from (h, c) to (h_prev, c_prev):
 #
-#     c = f * c_prev + i * g      the direct path: c_prev -> c, with nothing on it but the factor f
-#     a = x W' + h_prev U' + b    the paths through the gates: h_prev -> a_i, a_f, a_g, a_o -> i, f, g, o -> c and h
+#     c = f * c_prev + i * g              the direct path: c_prev -> c, with nothing on it but the factor f
+#     a = x @ W.T + h_prev @ U.T + b      the paths through the gates: h_prev -> a_i ... a_o -> i, f, g, o -> c and h
 #
 # The direct path was called the *constant error carousel* by Hochreiter and Schmidhuber (1997), whose LSTM had no
 # forget gate, that is f = 1.  They even trained with this path alone: a gradient that arrived at a gate was not sent
@@ -272,8 +272,9 @@ row("GRU, dL/dh", gru)
 
 # %% [markdown]
 # "The gradients of an LSTM do not vanish" is not what we see.  With bias 0 they vanish like those of the simple net
-# with radius 0.9, with bias 1 more slowly.  So do those of the GRU, whose direct path h_prev -> h has the factor z, at
-# the start around one half.  Only with bias 3 is f near 1, and the direct path loses little per step.
+# with radius 0.9, with bias 1 more slowly.  Those of the GRU vanish nearly as fast as with bias 0: its direct path
+# h_prev -> h has the factor z, at the start around one half.  Only with bias 3 is f near 1, and the direct path loses
+# little per step.
 #
 # But the direct path alone is not the whole gradient either.  Far back it is a small part of it, even with bias 1; and
 # with bias 3 the whole grows at last, while the direct path fades: an LSTM can explode too.  The rest must have come
@@ -409,9 +410,10 @@ for bias in BIASES:
 # all lengths.  sigmoid(1) is 0.73, and after 25 steps hardly anything of the direct path is left; a longer task asks
 # for a higher bias.
 #
-# And the networks that learned: do they hold the number in c with f near 1, as it is usually drawn?  The direct part is
-# small.  The largest part of what the answer owes to the memory came through g: at each step h tells the candidate what
-# to write, and the number is written anew.  Nothing forces a network to use the path that was built for it.
+# And do they hold the number in c with f near 1, as it is usually drawn?  Look at bias 1 and 3, where all have learned.
+# The direct part is small.  The largest part of what the answer owes to the memory came through g: at each step h tells
+# the candidate what to write, and the number is written anew.  Nothing forces a network to use the path that was built
+# for it.
 #
 # ## 6. Clipping, for gradients that explode
 #
@@ -458,10 +460,10 @@ for radius in (1.5, 2.0, 3.0):
 # %% [markdown]
 # A long gradient says that the loss is steep, not that the way down is long.  As it is, the step overshoots, and can
 # make the loss several times what it was.  Clipped, it is short enough for the direction still to be right: with
-# radius 1.5 and 2 the loss falls from all or nearly all starts.  With radius 3 clipping does not help much: the
-# gradient is thousands long, and the direction itself changes within a short step.  Clipping bounds the damage and is
-# no cure.  And for a gradient that has vanished it does nothing at all: no rescaling of the whole brings back a part
-# that is lost beside the rest.
+# radius 1.5 and 2 the loss falls from all or nearly all starts.  With radius 3 clipping does not help much.  The
+# gradient is thousands long; where a slope is that steep the direction soon changes too, and even a short step leaves
+# the place for which it was right.  Clipping bounds the damage and is no cure.  And for a gradient that has vanished it
+# does nothing at all: no rescaling of the whole brings back a part that is lost beside the rest.
 #
 # ## The picture
 

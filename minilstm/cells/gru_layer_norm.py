@@ -10,8 +10,8 @@ The GRU of ``gru.py``, but what input and state say is normalised over the layer
 
     gain_x, gain_h (3H,), kept as one array own (6,H);  normalise: ``normalise.py``, over all 3H numbers of a row
 
-Beside the GRU: the size of W and U no longer matters, only their direction, nor does the size of x; a unit depends on
-all others of its layer within the step.  The path h_prev -> h through z stays as it was.
+Beside the GRU: the size of W, U and x no longer matters, within the limits that ``normalise.py`` states, only their
+direction; a unit depends on all others of its layer within the step.  The path h_prev -> h through z stays as it was.
 
 Source: haste's LayerNormGRU.  J. Ba, J. Kiros and G. Hinton, Layer Normalization, 2016, have a GRU too
 (supplementary material); they normalise the two gates and the candidate apart.
@@ -61,9 +61,10 @@ def step_backward(weights, saved, dh):
     da_h = np.concatenate([da_r, da_z, da_hn], axis=1)                          # a_hr, a_hz, a_hn = np.split(...)
     ds_x = normalise_backward(s_x, da_x * gain_x)                               # ... normalise(s_x) * gain_x + b_ih
     ds_h = normalise_backward(s_h, da_h * gain_h)                               # ... normalise(s_h) * gain_h + b_hh
-    d_own = np.concatenate([da_x * normalise(s_x), da_h * normalise(s_h)], axis=1).sum(axis=0).reshape(6, -1)
+    dgains = np.concatenate([da_x * normalise(s_x), da_h * normalise(s_h)], axis=1)     # ... normalise(s_x) * gain_x
+    d_own = dgains.sum(axis=0).reshape(6, -1)                                   # the same for every row of the batch
     dx, dh_through_s, d_weights = sums_backward(weights, x, h_prev, ds_x, ds_h)     # s_x, s_h = sums(...)
-    d_weights = d_weights._replace(b_ih=da_x.sum(axis=0), b_hh=da_h.sum(axis=0), own=d_own)
+    d_weights = d_weights._replace(b_ih=da_x.sum(axis=0), b_hh=da_h.sum(axis=0), own=d_own)     # ... + b_ih, + b_hh
     dh_prev = dh_direct + dh_through_s
     return dx, (dh_prev,), d_weights
 

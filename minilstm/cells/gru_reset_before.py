@@ -96,12 +96,12 @@ def step_backward(weights, saved, dh):
     U_r, U_z, U_n = np.split(weights.U, 3)
     x, h_prev, r, z, v, n = saved
     da_z, da_n, dh_from_h = backward_state(z, n, h_prev, dh)            # n, h = forward_state(a_n, z, h_prev)
-    dv = heard(weights, da_n @ U_n)                                     # a_n = a_n + heard(v) @ U_n.T
-    dU_n = da_n.T @ heard(weights, v)                                   # a_n = a_n + heard(v) @ U_n.T
+    dv = heard(weights, da_n @ U_n)                                     # a_n = a_n + heard(weights, v) @ U_n.T
+    dU_n = da_n.T @ heard(weights, v)                                   # a_n = a_n + heard(weights, v) @ U_n.T
     da_r, dh_from_v = backward_gates(r, h_prev, dv)                     # r, z, v = forward_gates(a_r, a_z, h_prev)
-    dh_from_a = heard(weights, da_z @ U_z + da_r @ U_r)                 # a_z = a_z + heard(h_prev) @ U_z.T, a_r = ...
+    dh_from_a = heard(weights, da_z @ U_z + da_r @ U_r)                 # a_z = a_z + heard(weights, h_prev) @ U_z.T
     h_heard = heard(weights, h_prev)
-    dU_z, dU_r = da_z.T @ h_heard, da_r.T @ h_heard                     # a_z = a_z + heard(h_prev) @ U_z.T, a_r = ...
+    dU_z, dU_r = da_z.T @ h_heard, da_r.T @ h_heard                     # a_z = a_z + heard(weights, h_prev) @ U_z.T
     da = np.concatenate([da_r, da_z, da_n], axis=1)                     # a_r, a_z, a_n = np.split(x @ W.T + ...)
     dx = da @ weights.W                                                 # a_r, a_z, a_n = np.split(x @ W.T + ...)
     dW = da.T @ x                                                       # a_r, a_z, a_n = np.split(x @ W.T + ...)

@@ -13,8 +13,8 @@ memory before it is shown:
     gain_x, gain_h (4H,), gain_c, b_c (H,), kept as one array own (10,H);  normalise: ``normalise.py``, over all 4H
     numbers of a row of s_x or s_h at once, over the H numbers of a row of c
 
-Beside the LSTM: the size of W and U no longer matters, only their direction, nor does the size of x; a unit depends on
-all others of its layer within the step.  The path c_prev -> c stays as it was.
+Beside the LSTM: the size of W, U and x no longer matters, within the limits that ``normalise.py`` states, only their
+direction; a unit depends on all others of its layer within the step.  The path c_prev -> c stays as it was.
 
 Source: J. Ba, J. Kiros and G. Hinton, Layer Normalization, 2016, supplementary material; b_ih and b_hh are their
 two beta.  It is haste's LayerNormLSTM, which has one bias for these two.

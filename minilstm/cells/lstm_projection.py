@@ -11,8 +11,7 @@ The LSTM of ``lstm.py``, whose output is not o * tanh(c) itself but R mixtures o
     B  batch      D  input features      H  hidden units      R  width of h, less than H      W_hr (R,H)
 
 Beside the LSTM: what the gates hear of the memory goes through U @ W_hr, a matrix of rank R that has 4HR + RH numbers
-and not 4HH.  h is no longer
-bounded by 1.  The two states have different widths.
+and not 4HH.  h is no longer bounded by 1.  The two states have different widths.
 
 Source: H. Sak, A. Senior and F. Beaufays, Long Short-Term Memory Recurrent Neural Network Architectures for Large
 Scale Acoustic Modeling, Interspeech 2014 (there with peepholes besides).  It is PyTorch's proj_size, with its

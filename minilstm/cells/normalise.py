@@ -4,7 +4,9 @@
 
     ds = (dn - mean(dn) - n * mean(dn * n)) / sqrt(variance + EPSILON)
 
-The reverse has three terms because a number of s moves its own n, the mean, and the variance.
+So the size of s does not matter, as long as its variance is far above EPSILON and a float can hold it: float32 numbers
+beyond 1e19 have none, and n is 0.  The reverse has three terms because a number of s moves its own n, the mean, and the
+variance.
 
 Source: J. Ba, J. Kiros and G. Hinton, Layer Normalization, 2016, equation 3.  EPSILON, which keeps a row of equal
 numbers from a division by zero, is that of PyTorch and haste.

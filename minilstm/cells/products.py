@@ -47,7 +47,7 @@ def sums_backward(weights, x, h_prev, ds_x, ds_h):
 
 
 def heard(weights, h_prev):
-    """h_prev * keep: what U hears of the old state."""
+    """h_prev * keep: what U hears of the old state.  Its reverse is itself: dh_prev = d_heard * keep."""
     return h_prev if weights.keep is None else h_prev * weights.keep
 
 

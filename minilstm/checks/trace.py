@@ -72,21 +72,24 @@ def trace(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, layer=0, d
 
     net             LSTM, GRU or RNN; a float64 copy of it computes, on the reference backend
     x, mask         (B,T,D) and (B,T), as for ``net.forward``; so are the options h0, c0, lengths, masked_output,
-                    training and draw
+                    training and draw.  In the dtype of ``net`` or in float64
     dy, dh_n, dc_n  as for ``net.backward``; without any there is no backward part
     row             which sequence of the batch
     layer           which layer of a stack
     direction       0, or 1 for the backward direction of a bidirectional layer
 
-    -> Trace.  Raises TypeError or ValueError for bad input, as ``net.forward`` and ``net.backward`` do."""
+    -> Trace.  Raises TypeError or ValueError for bad input, as ``net.forward`` and ``net.backward`` do, and ValueError
+    for a layer with zoneout, which mixes states between the steps, where no line of a cell sees it."""
     if not isinstance(net, Recurrent):
         raise TypeError(f"net: expected an LSTM, GRU or RNN, got {describe(net)}")
+    if any(net.noise.zoneout.values()):
+        raise ValueError(f"net: expected a layer without zoneout, got one with {net.noise.zoneout}")
     for name, number, count in (("layer", layer, net.num_layers), ("direction", direction, len(net.directions))):
         if natural(name, number) >= count:
             raise ValueError(f"{name}: expected less than {count}, got {number}")
     twin = net.astype("float64")
     twin.backend = "reference"
-    inputs, gradients = ({name: _double(value) for name, value in arrays.items()}
+    inputs, gradients = ({name: _double(name, value, net.dtype) for name, value in arrays.items()}
                          for arrays in ({"x": x, "mask": mask, **options}, {"dy": dy, "dh_n": dh_n, "dc_n": dc_n}))
     gradients = {name: value for name, value in gradients.items() if value is not None}
     with _Watch(net.cell.step) as forward:
@@ -117,15 +120,21 @@ def trace(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, layer=0, d
     return Trace(steps)
 
 
-def _double(value):
-    return value.astype("float64") if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value
+def _double(name, value, dtype):
+    """A floating-point array as float64, all else as it is."""
+    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
+        return value
+    if value.dtype not in (dtype, np.float64):
+        raise TypeError(f"{name}: expected {dtype} or float64, got {describe(value)}")
+    return value.astype("float64")
 
 
 def _rows(assignments, row, B, widths):
-    """Those assignments that are one number for each unit and each row of the batch, and x and dx.  Weights and their
-    gradients, which have capital letters, are not."""
+    """Those assignments that are one number for each unit and each row of the batch, and x and dx.  Not parameters and
+    their gradients: matrices, which have capital letters, and what the units have for themselves."""
     return [Row(name, value[row], line) for name, value, line in assignments
-            if isinstance(value, np.ndarray) and value.ndim == 2 and len(value) == B and name.islower()
+            if isinstance(value, np.ndarray) and value.ndim == 2 and len(value) == B
+            and name.islower() and name not in ("own", "d_own")
             and (value.shape[1] in widths or name in ("x", "dx"))]
 
 

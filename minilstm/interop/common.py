@@ -32,11 +32,16 @@ def class_of(value):
 
 
 def in_a_row(layer, containers):
-    """The layers in a container, one of these classes, and in those inside it, in order; any other layer alone."""
+    """The layers in a container, one of these classes, and in those inside it, in order; any other layer alone.
+
+    Raises ValueError where there is none."""
     if type(layer) not in containers:
         return [layer]
     inside = getattr(layer, "layers", layer)            # a Sequential has layers, a list is them
-    return [one for inner in inside for one in in_a_row(inner, containers)]
+    row = [one for inner in inside for one in in_a_row(inner, containers)]
+    if not row:
+        raise ValueError(f"layer: expected one layer or more, got an empty {type(layer).__name__}")
+    return row
 
 
 def our_row(layer):

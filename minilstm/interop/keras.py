@@ -40,17 +40,19 @@ def from_keras(layer, *, backend="cpu"):
 
     What a Keras layer hands out is for each call to choose here, and not taken over: ``return_sequences`` and
     ``return_state`` (forward returns every step and the final states) and ``zero_output_for_mask`` (our masked_output:
-    True is "zero", False is "hold").  So a Dense that Keras puts on the last output stands here on every step, and that
-    of the last real step is Keras'.  go_backwards=True becomes reverse=True: Keras' outputs are in the order of its
-    walk, the last step first, ours in place.  use_bias=False becomes biases of zeros, which would learn if they were
-    trained.  Initialisers, regularisers, constraints and ``trainable`` stay behind.
+    True is "zero", False is "hold"; a Bidirectional that returns sequences always gives zeros).  So a Dense that Keras
+    puts on the last output stands here on every step, and that of the last real step is Keras' (with go_backwards=True,
+    that of the first).  What a Bidirectional with return_sequences=False gives alone are the two ends, h_n, merged.
+    go_backwards=True becomes reverse=True: Keras' outputs are in the order of its walk, the last step first, ours in
+    place.  use_bias=False becomes biases of zeros, which would learn if they were trained.  Initialisers, regularisers,
+    constraints and ``trainable`` stay behind.
     Raises TypeError for another class, also a subclass, since it may compute something else; ValueError, which says
     why, for a layer without weights, or one that computes what minilstm does not."""
     keras = _keras()
     containers = (list, tuple, keras.Sequential)
     row = in_a_row(layer, containers)
     layers = convert_row(lambda one: _import(keras, one, backend), row)
-    _check_row(keras, row)
+    _check_row(keras, row, alone=type(layer) not in containers)
     return Sequential(*layers) if type(layer) in containers else layers[0]
 
 
@@ -60,7 +62,8 @@ def to_keras(layer, *, return_state=False):
 
     return_state    also return the final states; possible for a recurrent layer alone
     The Keras layers return whole sequences (``return_sequences``), and zeros on masked steps, as ours do by default
-    (``zero_output_for_mask``).  Outputs of reverse=True are in the order of the walk there, the last step first.
+    (``zero_output_for_mask``).  Outputs of reverse=True are in the order of the walk there, the last step first.  Keras
+    on PyTorch multiplies float64 numbers as float32 ones, but for an LSTM or a reset-after GRU without mask.
     Raises TypeError for another class of layer, ValueError for a complex one and for what Keras has not."""
     keras = _keras()
     flag("return_state", return_state)
@@ -73,7 +76,7 @@ def to_keras(layer, *, return_state=False):
     if return_state and (not alone or type(layer) is Linear):
         raise ValueError("return_state: expected False, got True: only a recurrent layer alone can return its states, "
                          "not a Dense and not a keras.Sequential")
-    _check_row(keras, row)
+    _check_row(keras, row, alone)
     if alone:
         return row[0]
     return keras.Sequential([keras.Input((None, ours[0].input_size), dtype=layer.dtype.name), *row])
@@ -128,7 +131,8 @@ def _counterpart(keras, layer):
     classes = {getattr(keras.layers, name): ours for ours, name in KERAS_NAME.items()}
     if type(layer) not in classes:
         raise TypeError(f"layer: expected one of Keras' {', '.join(KERAS_NAME.values())}, a Bidirectional of these, a "
-                        f"Dense, or a Sequential or list of them, got {class_of(layer)}")
+                        f"Dense, or a Sequential or list of them, got {class_of(layer)}; of a larger model, give a "
+                        "list of the layers that are such")
     ours = classes[type(layer)]
     _check_built(layer)
     _expect(layer, "stateful", False, "minilstm's layers take a state and return one, and keep none between calls")
@@ -158,8 +162,8 @@ def _check_built(layer):
 def _check_activation(layer, name, allowed):
     came = getattr(layer, name)
     if came not in allowed:
-        raise ValueError(f"{layer.name}.{name}: expected {' or '.join(one.__name__ for one in allowed)}, "
-                         f"got {getattr(came, '__name__', came)}")
+        raise ValueError(f"{layer.name}.{name}: expected Keras' {' or '.join(one.__name__ for one in allowed)}, "
+                         f"got {getattr(came, '__module__', '')}.{getattr(came, '__name__', came)}")
 
 
 def _expect(layer, name, value, why):
@@ -222,7 +226,7 @@ def _keras_weights(layer, W, U, b_ih, b_hh):
 
 # -------------------------------------------------------------------------------------------------------------- both
 
-def _check_row(keras, row):
+def _check_row(keras, row, alone):
     """What Keras' layers hand on must be what ours hand on."""
     recurrent = (*(getattr(keras.layers, name) for name in KERAS_NAME.values()), keras.layers.Bidirectional)
     for below, layer in enumerate(row):
@@ -230,10 +234,10 @@ def _check_row(keras, row):
         if getattr(layer, "go_backwards", False) and any(type(one) in recurrent for one in above):
             raise ValueError(f"{layer.name}: expected no recurrent layer above one that walks backward alone, got one: "
                              "Keras hands on its outputs with the last step first, minilstm in place")
-        if type(layer) is keras.layers.Bidirectional and not layer.return_sequences and above:
-            raise ValueError(f"{layer.name}: expected return_sequences=True below another layer, got False: Keras "
-                             "hands on the ends of both walks, which a minilstm.Sequential cannot; convert it alone, "
-                             "they are its h_n")
+        if type(layer) is keras.layers.Bidirectional and not layer.return_sequences and not alone:
+            raise ValueError(f"{layer.name}: expected return_sequences=True in a row of layers, got False: Keras hands "
+                             "on the ends of both walks, which a minilstm.Sequential cannot; convert it alone, they "
+                             "are its h_n")
 
 
 def _keras():

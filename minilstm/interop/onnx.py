@@ -23,7 +23,7 @@ from .. import __version__, cells
 from ..arguments import describe, dtype_of, one_of
 from ..layers import GRU, LSTM, RNN, FormatError, Linear, Sequential
 from ..layers.linear import BACKENDS
-from .common import peer, reorder
+from .common import class_of, peer, reorder
 
 # The first operator set whose LSTM, GRU and RNN are today's but for layout, which ONNX Runtime lacks, and the oldest
 # that ONNX Runtime promises to run.  From 13 on, the axes of Unsqueeze and ReduceSum would be inputs.
@@ -55,7 +55,7 @@ def to_onnx(model):
 
     Inputs of the graph, all of them to be given:
 
-        x               (B,T,D)             of the model's dtype; B and T are free; not read after the end of a row
+        x               (B,T,D)             of the model's dtype; B > 0 and T are free; not read after the end of a row
         sequence_lens   (B,) int32          the first so many steps of a row are real
         h0              (layers,dirs,B,H)   initial state, zeros to begin with; for an LSTM also c0
 
@@ -67,12 +67,13 @@ def to_onnx(model):
     Where there is more than one recurrent layer their states are named by place, as in ``state_dict``: "0.h0".
 
     The graph is for inference: dropout, which acts in training only, is left out.  ONNX Runtime sets the final states
-    of a row without real steps to 0, where ours are the initial ones.  It has no float64 kernels of these operators:
+    of a row without real steps to 0, where ours are the initial ones; an infinite input saturates its gates, where ours
+    counts it as NaN; and it ends the process on an empty batch.  It has no float64 kernels of these operators:
     the graph of a float64 model is good ONNX that it refuses to run; give it ``to_onnx(model.astype("float32"))``.
 
     Raises TypeError for a layer of another class, ValueError for what no ONNX operator computes (projections, layer
-    normalization, zoneout), for a model without recurrent layers and for layers that do not fit each other;
-    ImportError where the package onnx is not installed."""
+    normalization, zoneout) and for a model without recurrent layers; ImportError where the package onnx is not
+    installed."""
     onnx = peer("onnx", "ONNX")
     layers = _layers(model)
     _check_exportable(layers)
@@ -99,19 +100,15 @@ def _layers(model, place=""):
 
 
 def _check_exportable(layers):
-    """Raise an error that says why, if ONNX has no operators for these layers in this order."""
+    """Raise an error that says why, if ONNX has no operators for these layers."""
     for place, layer in layers:
         if type(layer) not in (*RECURRENT.values(), Linear):
             raise TypeError(f"model: expected {', '.join(RECURRENT)}, or a Sequential of these and Linear, got "
-                            f"{place}{type(layer).__name__}; only these have operators in ONNX")
+                            f"{place}{class_of(layer)}; only these have operators in ONNX")
         if type(layer) is not Linear:
             _check_cell(place, layer)
     if all(type(layer) is Linear for _, layer in layers):
         raise ValueError("model: expected at least one recurrent layer, to read sequence_lens, got only Linear")
-    for (_, before), (place, layer) in zip(layers, layers[1:]):
-        if layer.input_size != before.output_size:
-            raise ValueError(f"{place}input_size: expected {before.output_size}, the output_size of the layer before, "
-                             f"got {layer.input_size}")
 
 
 def _check_cell(place, layer):
@@ -242,8 +239,8 @@ def from_onnx(model_or_path, *, backend="cpu"):
     Each LSTM, GRU or RNN node of the main graph becomes a layer with num_layers=1, forward, reverse or bidirectional
     with merge="concat", in float32 or float64 as its weights are; biases that are not there become zeros.  A node
     without a name goes by its operator and its place among all nodes: "LSTM_3".  The rest of the graph is not read: how
-    the nodes hang together, what feeds them, and sequence lengths and initial states, which are arguments of
-    ``forward``.
+    the nodes hang together, what feeds them, nodes inside If, Loop and Scan, and sequence lengths and initial states,
+    also constant ones, which are arguments of ``forward``.
 
     Raises FormatError, which is a ValueError, for what is no ONNX model, or has damaged parts; ValueError for a model
     without such nodes, and for a node that no layer of ours computes (other activations, clip, peepholes together with
@@ -258,7 +255,8 @@ def from_onnx(model_or_path, *, backend="cpu"):
         return _recurrent_layers(onnx, _read(onnx, model_or_path), backend)
     except (DecodeError, UnicodeDecodeError, onnx.checker.ValidationError) as error:
         source = model_or_path if isinstance(model_or_path, (str, os.PathLike)) else "model"
-        raise FormatError(f"{source}: expected an ONNX model, got one with: {error}") from error
+        raise FormatError(f"{source}: expected an ONNX model with today's attributes (onnx.version_converter makes one "
+                          f"of an older model), got one with: {error}") from error
 
 
 def _read(onnx, source):
@@ -279,7 +277,7 @@ def _read(onnx, source):
 def _recurrent_layers(onnx, graph, backend):
     """Every recurrent node of a graph, dict name -> layer."""
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    tensors |= {node.output[0]: attribute.t for node in graph.node if node.op_type == "Constant"
+    tensors |= {node.output[0]: attribute.t for node in graph.node if node.op_type == "Constant" and node.output
                 for attribute in node.attribute if attribute.name == "value"}
     layers = {}
     for place, node in enumerate(graph.node):
@@ -317,7 +315,7 @@ def _array(onnx, where, name, tensors):
     """The value called ``name`` -> its array."""
     if name not in tensors:
         raise ValueError(f"{where}: expected an initializer or a constant, got {name!r}, which is computed in the "
-                         "graph or given to it")
+                         "graph or given to it; an export with constant folding writes numbers")
     tensor = tensors[name]
     if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
         kinds = {number: kind for kind, number in onnx.TensorProto.DataType.items()}
@@ -332,7 +330,7 @@ def _array(onnx, where, name, tensors):
 def _options(where, operator, attributes, dirs, peephole):
     """The attributes of a node -> the arguments of a layer that choose its cell."""
     for name in ("clip", "activation_alpha", "activation_beta"):
-        if attributes.get(name):
+        if attributes.get(name, []) != []:
             raise ValueError(f"{where}, {name}: expected none, got {attributes[name]}; no layer here has it")
     choices = [activations * dirs for activations in ACTIVATIONS[operator]]
     got = tuple(name.decode() for name in attributes.get("activations", ())) or choices[0]

@@ -5,6 +5,8 @@ has is refused, but for ``bias=False``: minilstm's recurrent layers always have 
 
 Source: the documentation of torch.nn.LSTM, GRU, RNN and Linear, PyTorch 2.13.
 """
+from collections.abc import Mapping
+
 import numpy as np
 
 from ..arguments import dtype_of
@@ -25,13 +27,14 @@ REASONS = {
 
 def from_pytorch(module, *, backend="cpu"):
     """A torch.nn.LSTM, GRU, RNN or Linear -> the minilstm layer with the same weights, dtype and dropout; a list, tuple
-    or ModuleList of them -> a Sequential.
+    or ModuleList of them -> a Sequential, so ``from_pytorch([model.lstm, model.head])`` takes a model apart.
 
     Not taken over: the device (weights come to the CPU), ``batch_first`` (here the batch is always first).  The biases
     of a recurrent module with ``bias=False`` are zeros here, which would learn if they were trained.  A module that
     stands in a list twice becomes one layer that stands there twice.
     Raises TypeError for another class, also a subclass, since it may compute something else; ValueError for a dtype
-    other than float32 and float64; KeyError, TypeError or ValueError where its weights are not those of its class."""
+    other than float32 and float64, for weights that are not those of its class (parametrised, pruned, without numbers)
+    and for layers that do not fit each other."""
     torch = _torch()
     containers = (list, tuple, torch.nn.ModuleList)
     layers = convert_row(lambda one: _import(torch, one, backend), in_a_row(module, containers))
@@ -42,8 +45,8 @@ def to_pytorch(layer):
     """A minilstm LSTM, GRU, RNN or Linear -> PyTorch's module (``batch_first=True``) with the same weights, dtype and
     dropout, on the CPU; a Sequential -> a torch.nn.ModuleList.
 
-    A torch.nn.Sequential could not run them, as recurrent modules return tuples.  The ModuleList has the same
-    parameters by the same names ("0.weight_ih_l0"; a Sequential inside the Sequential is laid flat), and runs with
+    A torch.nn.Sequential could not run them, as recurrent modules return tuples.  The ModuleList has the parameters by
+    place ("0.weight_ih_l0"; a Sequential inside the Sequential is laid flat), and runs with
 
         for module in modules:
             x = module(x)
@@ -57,8 +60,9 @@ def to_pytorch(layer):
 
 
 def to_pytorch_state(layer):
-    """The parameters of a minilstm layer or Sequential -> a state_dict of CPU tensors for PyTorch's module; the names
-    are those of ``layer.state_dict()``.  Raises as ``to_pytorch`` does."""
+    """The parameters of a minilstm layer or Sequential -> a dict of CPU tensors with the names of
+    ``layer.state_dict()``: the state_dict of a PyTorch module, unless a layer stands in the Sequential twice or inside
+    another Sequential.  Raises as ``to_pytorch`` does."""
     torch = _torch()
     _row(layer)
     return {name: torch.from_numpy(array) for name, array in layer.state_dict().items()}
@@ -72,6 +76,8 @@ def load_pytorch_state(layer, state):
     nothing has been changed."""
     torch = _torch()
     _row(layer)
+    if not isinstance(state, Mapping):
+        raise TypeError(f"state: expected a dict of tensors, such as module.state_dict(), got {class_of(state)}")
     arrays = {name: _array(torch, name, tensor) for name, tensor in state.items()}
     for prefix, owner in layer.walk():
         biases = {prefix + name: p for name, p in owner.params.items() if name.startswith("bias_")}
@@ -85,6 +91,10 @@ def _import(torch, module, backend):
     if ours is None:
         raise TypeError("module: expected a torch.nn.LSTM, GRU, RNN or Linear, or a list of them, "
                         f"got {class_of(module)}")
+    parameters = dict(module.named_parameters())
+    if parameters.keys() != module.state_dict().keys() or any(p.is_meta for p in parameters.values()):
+        raise ValueError(f"module: expected a {ours.__name__} with its own weights, got one with {sorted(parameters)}: "
+                         "remove parametrisations, pruning and weight norm first, and give it numbers")
     common = {"dtype": _dtype("module", next(module.parameters())), "backend": backend, "seed": None}
     if ours is Linear:
         layer = Linear(module.in_features, module.out_features, bias=module.bias is not None, **common)
@@ -98,14 +108,15 @@ def _import(torch, module, backend):
 
 
 def _export(torch, layer):
-    dtype = getattr(torch, layer.dtype.name)
     arguments = layer.arguments()
     if type(layer) is Linear:
-        module = torch.nn.Linear(layer.input_size, layer.output_size, bias=arguments["bias"], dtype=dtype)
+        module_class, sizes = torch.nn.Linear, (layer.input_size, layer.output_size)
+        options = {"bias": arguments["bias"]}
     else:
-        options = {theirs: arguments[name] for name, theirs in OPTIONS[type(layer)].items()}
-        module_class = {LSTM: torch.nn.LSTM, GRU: torch.nn.GRU, RNN: torch.nn.RNN}[type(layer)]
-        module = module_class(layer.input_size, layer.hidden_size, batch_first=True, dtype=dtype, **options)
+        module_class, sizes = getattr(torch.nn, type(layer).__name__), (layer.input_size, layer.hidden_size)
+        options = {theirs: arguments[name] for name, theirs in OPTIONS[type(layer)].items()} | {"batch_first": True}
+    with torch.random.fork_rng(devices=[]):         # the module draws weights of its own first
+        module = module_class(*sizes, **options, dtype=getattr(torch, layer.dtype.name), device="cpu")
     module.load_state_dict(to_pytorch_state(layer))
     return module
 

@@ -7,7 +7,7 @@ from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural
 from ..machine.threads import ForkSafeLock
 
 _adding = ForkSafeLock()        # one for all layers: it is held for the length of a few additions
-counting = ForkSafeLock()       # likewise, where a layer numbers its calls
+_counting = ForkSafeLock()      # likewise, for one addition
 
 
 class Layer:
@@ -106,6 +106,19 @@ class Layer:
         with _adding:
             for name, d in gradients.items():
                 self.grads[name] += d
+
+
+class Counter:
+    """The numbers 0, 1, 2 ..., each given out once, whatever the number of threads that ask."""
+
+    def __init__(self):
+        self._next = 0
+
+    def take(self):
+        with _counting:
+            number = self._next
+            self._next += 1
+        return number
 
 
 def first(out):

@@ -14,8 +14,8 @@ training is a draw with a number, so that any call can be repeated.
 """
 import numpy as np
 
-from ..arguments import natural, probability
-from .layer import counting, stream
+from ..arguments import flag, natural, probability
+from .layer import Counter, stream
 
 
 class Noise:
@@ -28,7 +28,7 @@ class Noise:
         self.zoneout = {state: probability(f"zoneout_{state}", p) for state, p in zoneout.items()}
         self.seed = natural("seed", 0 if seed is None else seed)
         self.identity = identity
-        self.draws = 0
+        self.counter = Counter()
 
     def arguments(self):
         """As the layer's constructor has them."""
@@ -37,16 +37,16 @@ class Noise:
 
     def draw(self, mask, dtype, training, number):
         """-> Drawn.  ``number``: of the draw; None takes the next one."""
-        if not training:
-            if number is not None:
-                raise ValueError(f"draw: expected None outside training, got {number!r}")
-            return Drawn(self, mask, dtype, None)
+        return Drawn(self, mask, dtype, number_of_draw(training, number, self.counter))
+
+
+def number_of_draw(training, number, counter):
+    """The number that a call of forward with ``training`` and ``draw`` stands for; None outside training."""
+    if not flag("training", training):
         if number is not None:
-            return Drawn(self, mask, dtype, natural("draw", number))
-        with counting:
-            number = self.draws
-            self.draws += 1
-        return Drawn(self, mask, dtype, number)
+            raise ValueError(f"draw: expected None outside training, got {number!r}")
+        return None
+    return counter.take() if number is None else natural("draw", number)
 
 
 class Drawn:

@@ -89,7 +89,7 @@ class Recurrent(Layer):
         one_of("masked_output", masked_output, ("zero", "hold"))
         read = mask.any(axis=1)[:, None]                                    # rows that are more than padding
         initial = [not_infinite(s, read) for s in self._states(initial, len(x))]
-        drawn = self.noise.draw(mask, self.dtype, flag("training", training), draw)
+        drawn = self.noise.draw(mask, self.dtype, training, draw)
         y = not_infinite(select(x, mask))
         finals = [np.empty_like(s) for s in initial]
         cache = Cache([], [], [], mask, masked_output, self.merge)
@@ -120,7 +120,8 @@ class Recurrent(Layer):
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
         B, T = mask.shape
-        shape, letters = (B, T, self.output_size), ("B", "T", "dirs*R" if self.proj_size else "dirs*H")
+        width = ("dirs*" if self.merge == "concat" else "") + ("R" if self.proj_size else "H")
+        shape, letters = (B, T, self.output_size), ("B", "T", width)
         dy = np.zeros(shape, self.dtype) if dy is None else floats("dy", dy, self.dtype, shape, letters)
         d_finals = self._states(d_finals, B)
         d_initials = [np.empty_like(d) for d in d_finals]
@@ -147,9 +148,10 @@ class Recurrent(Layer):
         """The cache, if it can be one of this layer's."""
         if not isinstance(cache, Cache):
             raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
-        ours = [(self.cell.name, direction.reverse, self.merge, self.params[self._names(layer, direction)["W"]].shape)
+        ours = [(self.cell.name, direction.reverse, self.merge, *_shapes(self._weights(layer, direction)))
                 for layer in range(self.num_layers) for direction in self.directions]
-        theirs = [(run.cell.name, run.reverse, cache.merge, run.weights.W.shape) for runs in cache.runs for run in runs]
+        theirs = [(run.cell.name, run.reverse, cache.merge, *_shapes(run.weights))
+                  for runs in cache.runs for run in runs]
         if theirs != ours:
             raise ValueError(f"cache: expected one of this layer, {ours}, got one of {theirs}")
         return cache
@@ -173,6 +175,10 @@ class Recurrent(Layer):
             found.append(np.zeros(shape, self.dtype) if state is None else
                          floats(name, state, self.dtype, shape, ("layers", "dirs", "B", letter)))
         return found
+
+
+def _shapes(weights):
+    return [p.shape for p in weights.parameters()]
 
 
 def not_infinite(array, where=True):

@@ -3,7 +3,8 @@
     metadata    format   "minilstm"
                 version  "1"
                 layer    JSON: {"type": "LSTM", "input_size": 3, ...}, or {"type": "Sequential", "layers": [...]}, in
-                         which {"same_as": 0} stands for the first of its layers, used again
+                         which {"same_as": 0} stands for the first of its layers, used again; "noise_seed" is the seed
+                         of what a layer draws in training
     tensors     the arrays of ``state_dict``, by their names
 
 Nothing in a file is ever executed: safetensors holds plain arrays, JSON plain values.
@@ -35,7 +36,8 @@ class FormatError(ValueError):
 def save(path, layer):
     """Write ``layer``, its weights and how it is built, to the file ``path``.
 
-    The file is complete or it is not there: it is written beside its place and renamed when it is on the disk.  A link
+    What a layer has drawn in training so far is not kept: a loaded one begins with draw 0 of its seed.  The file is
+    complete or it is not there: it is written beside its place and renamed when it is on the disk.  A link
     is followed.  Raises TypeError or ValueError for what ``load`` could not read: a layer of another class or dtype, a
     parameter of another shape; OSError where the file cannot be written."""
     for _, owner in layer.walk():
@@ -71,8 +73,9 @@ def load(path, backend="cpu"):
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             _check_version(metadata)
-            sizes = [file.get_slice(name).get_shape() for name in file.keys()]
-            layer = _build(json.loads(metadata["layer"]), backend, _Limits(sizes))
+            slices = [file.get_slice(name) for name in file.keys()]
+            limits = _Limits([(tensor.get_dtype(), tensor.get_shape()) for tensor in slices])
+            layer = _build(json.loads(metadata["layer"]), backend, limits)
             layer.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
             return layer
     except (safetensors.SafetensorError, LookupError, TypeError, ValueError, MemoryError, RecursionError) as error:
@@ -104,17 +107,19 @@ class _Limits:
     """What a description may ask for, so that a damaged one cannot ask for all memory: no more layers than tensors, and
     no more numbers than they hold.  Also the layers built so far."""
 
-    def __init__(self, shapes):
-        self.tensors = len(shapes)
-        self.numbers = sum(math.prod(shape) for shape in shapes)
+    def __init__(self, tensors):
+        """tensors: a list of (dtype as safetensors calls it, shape)"""
+        self.tensors = len(tensors)
+        self.numbers = sum(math.prod(shape) for dtype, shape in tensors if dtype in ("F32", "F64"))
         self.built = []
 
-    def spend(self, description):
-        """Count a layer that is about to be built, at the least that one of its sizes can have."""
+    def spend(self, kind, description):
+        """Count a layer that is about to be built, at the least that one of its kind and sizes can have."""
         sizes = {name: value for name, value in description.items() if isinstance(value, int)}
         D, F, H, R, layers = (max(0, sizes.get(name, 0)) for name in (
             "input_size", "output_size", "hidden_size", "proj_size", "num_layers"))
-        self.numbers -= max(D * H, D * F, H * (R or H) * layers)
+        blocks = {"LSTM": 3, "GRU": 3}.get(kind, 1)                     # of the LSTM with coupled gates, 4 of others
+        self.numbers -= D * F + blocks * H * (D + layers * ((R or H) + 2)) * (1 + bool(sizes.get("bidirectional")))
         self.tensors -= max(1, layers)
         if self.numbers < 0 or self.tensors < 0:
             raise ValueError(f"{sizes}, more than its tensors hold")
@@ -127,10 +132,10 @@ def _build(description, backend, limits):
     kind = description.pop("type")
     if kind == "Sequential" and set(description) == {"layers"}:
         return Sequential(*(_build(child, backend, limits) for child in description["layers"]))
-    limits.spend(description)
-    noise_seed = description.pop("noise_seed", 0)
+    limits.spend(kind, description)
+    noise_seed = natural("noise_seed", description.pop("noise_seed", 0)) if TYPES[kind].takes_training else None
     layer = TYPES[kind](**description, backend=backend, seed=None)
-    if layer.takes_training:
-        layer.noise.seed = natural("noise_seed", noise_seed)
+    if noise_seed is not None:
+        layer.noise.seed = noise_seed
     limits.built.append(layer)
     return layer

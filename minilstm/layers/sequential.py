@@ -1,7 +1,8 @@
 """Layers in a row: each reads what the one before it wrote."""
 from ..arguments import describe, floats, mask_of
 from ..masking.reference import select
-from .layer import Layer, first
+from .layer import Counter, Layer, first
+from .noise import number_of_draw
 
 
 class Sequential(Layer):
@@ -19,8 +20,16 @@ class Sequential(Layer):
                             f"got {[type(layer).__name__ for layer in layers]}")
         if len({layer.dtype for layer in layers}) > 1:
             raise ValueError(f"layers: expected one dtype, got {[str(layer.dtype) for layer in layers]}")
+        for place, (below, above) in enumerate(zip(layers, layers[1:]), start=1):
+            gives, takes = getattr(below, "output_size", None), getattr(above, "input_size", None)
+            if None not in (gives, takes) and gives != takes:
+                raise ValueError(f"layers: expected input_size={gives} in place {place}, as the layer before it gives, "
+                                 f"got {takes}")
         super().__init__(layers[0].dtype, layers[0].backend)
         self.layers = layers
+        self.counter = Counter()
+        self.input_size = getattr(layers[0], "input_size", None)
+        self.output_size = getattr(layers[-1], "output_size", None)
 
     def children(self):
         return {str(k): layer for k, layer in enumerate(self.layers)}
@@ -28,14 +37,17 @@ class Sequential(Layer):
     def forward(self, x, mask=None, *, training=False, draw=None):
         """x (B,T,D), mask (B,T) bool or None -> y of the last layer, cache.  Masked steps of x are never read.
 
-        training, draw: for the layers that are random in training, as ``LSTM.forward`` has them."""
+        training, draw: for the layers that are random in training, as ``LSTM.forward`` has them.  A draw of the model
+        is another draw for each place in it, also where a layer stands in it twice."""
+        draw = number_of_draw(training, draw, self.counter)
         if mask is not None:
             x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
             x = select(x, mask_of(x, mask, None))
         caches = []
-        for layer in self.layers:
+        for place, layer in enumerate(self.layers):
             options = {"mask": mask} if layer.takes_mask else {}
-            options |= {"training": training, "draw": draw} if layer.takes_training else {}
+            if layer.takes_training and training:
+                options |= {"training": True, "draw": draw * len(self.layers) + place}
             out, cache = layer.forward(x, **options)
             x = first(out)
             caches.append(cache)

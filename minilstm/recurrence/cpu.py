@@ -104,7 +104,7 @@ def backward(cache, dy, d_final):
         dW_hr = product(da[:, GH:].T, m)                                    # h = m @ W_hr.T
     elif cell.second_forward_row:
         v = heard(weights, saved[:, :, -1], mask)
-        dU = np.concatenate([dU, product(da_h[:, -H:].T, v)])               # a_last += (v * keep) @ U[-H:].T
+        dU = np.concatenate([dU, product(da_h[:, -H:].T, v)])               # w += (v * keep) @ U[-H:].T
     d_own, db = np.split(d_own.sum(axis=0), [len(weights.own)])
     if cell.biases_after:
         db_ih, db_hh = db.reshape(2, GH)

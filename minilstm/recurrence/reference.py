@@ -53,7 +53,8 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None):
         prev = [np.where(real, s[:, before], 0) for s in states]        # masked rows compute with zeros, for nothing
         new, steps[t] = cell.step(weights, x_t, *prev)
         if zoneout:
-            new = [z[:, t] * s_prev + (1 - z[:, t]) * s_new for z, s_prev, s_new in zip(zoneout, prev, new)]
+            new = [np.where(z[:, t] == 1, s_prev, z[:, t] * s_prev + (1 - z[:, t]) * s_new)
+                   for z, s_prev, s_new in zip(zoneout, prev, new)]
         for s, s_new in zip(states, new):
             s[:, after] = np.where(real, s_new, s[:, before])
     return tuple(states), Cache(cell, weights, mask, reverse, zoneout, steps, D)

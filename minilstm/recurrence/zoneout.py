@@ -4,10 +4,11 @@ from ..cells.activations import ONE, formula
 
 @formula
 def mix(zone, before, new, after):
-    """All (S,H).  Fills ``after``."""
+    """All (S,H).  Fills ``after``.  What stays whole stays bit for bit, even beside an infinite ``new``."""
     for k in range(zone.shape[0]):
         for j in range(zone.shape[1]):
-            after[k, j] = zone[k, j] * before[k, j] + (ONE - zone[k, j]) * new[k, j]
+            mixed = zone[k, j] * before[k, j] + (ONE - zone[k, j]) * new[k, j]
+            after[k, j] = before[k, j] if zone[k, j] == ONE else mixed
 
 
 @formula
