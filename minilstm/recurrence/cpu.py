@@ -64,7 +64,7 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None):
     fill_with_product(saved.reshape(B * T, N * H), x.reshape(B * T, D), weights.W.T, b_x)
     U_panels, second_panels = (pack(matrix.T) for matrix in two_matrices(cell, weights))
     forward_rows, _ = kernels(cell)
-    threads = threads_for(mask.sum() * weights.U.size)
+    threads = threads_for(mask.sum() * (weights.U.size + weights.W_hr.size))
     groups = deal(mask, threads)
     spread(lambda k: forward_rows(saved, states, fresh, mask, zone, keep_of(weights), groups[k], R, U_panels,
                                   second_panels, b_h, own, reverse), len(groups), threads)
@@ -87,7 +87,7 @@ def backward(cache, dy, d_final):
     first, second = two_matrices(cell, weights)
     U_panels, second_panels = pack(first), pack(second)
     _, backward_rows = kernels(cell)
-    threads = threads_for(mask.sum() * weights.U.size)
+    threads = threads_for(mask.sum() * (weights.U.size + weights.W_hr.size))
     groups = deal(mask, threads)
     spread(lambda k: backward_rows(saved, states, fresh, mask, zone, keep_of(weights), groups[k], R, U_panels,
                                    second_panels, own, reverse, dy, d_state, da, d_own), len(groups), threads)
