@@ -1,7 +1,8 @@
 """The product on the processor: packed panels, register blocks, one pool of threads.
 
     pack       B (K,N) -> panels (P,K,lanes): one panel holds the columns of one cache line, contiguous along k
-    product    rows of A in chunks: each is copied together, then multiplied with one panel after the other
+    product    rows of A in chunks, each multiplied with one panel after the other, where it stands if its numbers are
+               neighbours along k, else packed
 
 A packed matrix is read with stride one and can be used many times: a recurrent layer packs its U once per call and
 multiplies with it at every time step (``add_product``).
@@ -29,17 +30,22 @@ def lanes_of(dtype):
 @register_jitable
 def add_product(A, rows, panels, panel, first_k, depth, C, column):
     """C[:rows, column:column+lanes] += A[:rows, :depth] @ panels[panel, first_k:first_k+depth].  A, C contiguous."""
-    a_stride, c_stride = A.shape[1], C.shape[1]
-    p_start = (panel * panels.shape[1] + first_k) * panels.shape[2]
+    _add_rows(A, 0, A.shape[1], 1, rows, panels, panel, first_k, depth, C, column, C.shape[1])
+
+
+@register_jitable
+def _add_rows(A, a, a_row, a_k, rows, panels, panel, first_k, depth, C, c, c_row):
+    """The same with the first elements a and c, and the distances, as ``block_product`` has them."""
+    p = (panel * panels.shape[1] + first_k) * panels.shape[2]
     r = 0
     while r + ROWS <= rows:
-        block_of_rows(A, r * a_stride, a_stride, panels, p_start, depth, C, r * c_stride + column, c_stride)
+        block_of_rows(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
         r += ROWS
     while r + 2 <= rows:
-        block_of_two(A, r * a_stride, a_stride, panels, p_start, depth, C, r * c_stride + column, c_stride)
+        block_of_two(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
         r += 2
     if r < rows:
-        block_of_one(A, r * a_stride, a_stride, panels, p_start, depth, C, r * c_stride + column, c_stride)
+        block_of_one(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
 
 
 @kernel
@@ -64,39 +70,43 @@ def pack(B):
 
 @kernel
 def _product_rows(A, panels, bias, C, start, stop):
-    """Rows start to stop of C[:, :N] = A @ B + bias."""
-    K = A.shape[1]
-    N = len(bias)
-    lanes = panels.shape[2]
-    a = np.empty((CHUNK, min(K, DEPTH)), A.dtype)
-    c = np.empty((CHUNK, lanes), A.dtype)
-    for row in range(start, stop):
-        for n in range(N):
-            C[row, n] = bias[n]
+    """Rows start to stop of C[:, :N] = A @ B + bias.  C contiguous."""
+    K, N, lanes = A.shape[1], len(bias), panels.shape[2]
+    a_row, c_row = A.strides[0] // A.itemsize, C.shape[1]
+    row_is_contiguous = A.strides[1] == A.itemsize
+    packed = np.empty((0 if row_is_contiguous else min(K, DEPTH), CHUNK), A.dtype)
+    edge = np.empty((CHUNK, lanes), A.dtype)
     for first_row in range(start, stop, CHUNK):
         rows = min(CHUNK, stop - first_row)
+        for r in range(rows):
+            for n in range(N):
+                C[first_row + r, n] = bias[n]
         for first_k in range(0, K, DEPTH):
             depth = min(DEPTH, K - first_k)
-            _copy(A, first_row, rows, first_k, depth, a)
+            if not row_is_contiguous:
+                _pack_rows(A, first_row, rows, first_k, depth, packed)
             for p in range(panels.shape[0]):
-                c[:rows] = 0
-                add_product(a, rows, panels, p, first_k, depth, c, 0)
-                for r in range(rows):
-                    for lane in range(min(lanes, N - p * lanes)):
-                        C[first_row + r, p * lanes + lane] += c[r, lane]
+                whole = (p + 1) * lanes <= N
+                target, c, stride = (C, first_row * c_row + p * lanes, c_row) if whole else (edge, 0, lanes)
+                if not whole:
+                    edge[:] = 0
+                if row_is_contiguous:
+                    a = first_row * a_row + first_k
+                    _add_rows(A, a, a_row, 1, rows, panels, p, first_k, depth, target, c, stride)
+                else:
+                    _add_rows(packed, 0, 1, CHUNK, rows, panels, p, first_k, depth, target, c, stride)
+                if not whole:
+                    for r in range(rows):
+                        for n in range(p * lanes, N):
+                            C[first_row + r, n] += edge[r, n - p * lanes]
 
 
 @register_jitable
-def _copy(A, first_row, rows, first_k, depth, a):
-    """a[:rows,:depth] = A[first_row:, first_k:], read along the axis on which A is contiguous."""
-    if A.strides[1] <= A.strides[0]:
+def _pack_rows(A, first_row, rows, first_k, depth, packed):
+    """packed[k,r] = A[first_row+r, first_k+k]: what a column of A has together, stays together."""
+    for k in range(depth):
         for r in range(rows):
-            for k in range(depth):
-                a[r, k] = A[first_row + r, first_k + k]
-    else:
-        for k in range(depth):
-            for r in range(rows):
-                a[r, k] = A[first_row + r, first_k + k]
+            packed[k, r] = A[first_row + r, first_k + k]
 
 
 def product(A, B, bias=None):

@@ -30,18 +30,19 @@ ROWS = 8 if HAS_LINE_REGISTERS else 4           # accumulators must leave regist
 
 
 def block_product(rows):
-    """An intrinsic f(A, a_start, a_stride, panels, p_start, depth, C, c_start, c_stride) for ``rows`` rows.
+    """An intrinsic f(A, a_start, a_row, a_k, panels, p_start, depth, C, c_start, c_row) for ``rows`` rows.
 
-    A, panels, C   contiguous arrays of one floating-point type, addressed flat
-    *_start        index of the first element;  *_stride: distance between rows
+    A, panels, C   arrays of one floating-point type, addressed flat
+    *_start        index of the first element
+    *_row, a_k     distance between neighbours in a column, and in a row of A
     depth          the number of turns of the loop over k
     """
     @intrinsic
-    def block(typingctx, A, a_start, a_stride, panels, p_start, depth, C, c_start, c_stride):
+    def block(typingctx, A, a_start, a_row, a_k, panels, p_start, depth, C, c_start, c_row):
         if not A.dtype == panels.dtype == C.dtype:
             raise TypeError(f"one dtype expected, got {A.dtype}, {panels.dtype}, {C.dtype}")
-        integers = [types.int64] * 2
-        signature = types.void(A, *integers, panels, *integers, C, *integers)
+        index = types.int64
+        signature = types.void(A, index, index, index, panels, index, index, C, index, index)
 
         def codegen(context, builder, sig, args):
             _emit(context, builder, sig.args, args, rows)
@@ -53,7 +54,7 @@ def block_product(rows):
 
 
 def _emit(context, builder, arg_types, args, rows):
-    A, a_start, a_stride, panels, p_start, depth, C, c_start, c_stride = args
+    A, a_start, a_row, a_k, panels, p_start, depth, C, c_start, c_row = args
     scalar = context.get_data_type(arg_types[0].dtype)
     item_bytes = arg_types[0].dtype.bitwidth // 8
     lanes = LINE_BYTES // item_bytes
@@ -73,17 +74,18 @@ def _emit(context, builder, arg_types, args, rows):
     def broadcast(number):
         return builder.shuffle_vector(builder.insert_element(undefined, number, I32(0)), undefined, lane_zero)
 
-    a_rows = row_pointers(0, A, a_start, a_stride)
-    c_rows = row_pointers(6, C, c_start, c_stride)
-    panel = builder.gep(context.make_array(arg_types[3])(context, builder, panels).data, [p_start])
+    a_rows = row_pointers(0, A, a_start, a_row)
+    c_rows = row_pointers(7, C, c_start, c_row)
+    panel = builder.gep(context.make_array(arg_types[4])(context, builder, panels).data, [p_start])
 
     accumulators = [cgutils.alloca_once(builder, vector) for _ in range(rows)]      # LLVM turns these into registers
     for accumulator, pointer in zip(accumulators, c_rows):
         builder.store(builder.load(as_vector(pointer), align=item_bytes), accumulator)
     with cgutils.for_range(builder, depth, intp=I64) as loop:
         u = builder.load(as_vector(builder.gep(panel, [builder.mul(loop.index, I64(lanes))])), align=item_bytes)
+        along_k = builder.mul(loop.index, a_k)
         for accumulator, pointer in zip(accumulators, a_rows):
-            factor = broadcast(builder.load(builder.gep(pointer, [loop.index])))
+            factor = broadcast(builder.load(builder.gep(pointer, [along_k])))
             builder.store(builder.call(fma, [factor, u, builder.load(accumulator)]), accumulator)
     for accumulator, pointer in zip(accumulators, c_rows):
         builder.store(builder.load(accumulator), as_vector(pointer), align=item_bytes)
