@@ -18,9 +18,9 @@ def width(rule, directions, H):
 
 
 def merge(rule, halves):
-    """halves: one (B,T,H) for each direction -> y, a new array."""
+    """halves: one (B,T,H) for each direction -> y; of one half it is that array itself."""
     if len(halves) == 1:
-        return halves[0].copy()
+        return halves[0]
     y_f, y_b = halves
     if rule == "concat":
         return np.concatenate([y_f, y_b], axis=2)

@@ -88,7 +88,7 @@ class Recurrent(Layer):
         mask = mask_of(x, mask, lengths)
         one_of("masked_output", masked_output, ("zero", "hold"))
         read = mask.any(axis=1)[:, None]                                    # rows that are more than padding
-        initial = [not_infinite(s, read) for s in self._states(initial, len(x))]
+        initial = [not_infinite(s, read) for s in self._states(initial, len(x))]      # copied by the loop over time
         drawn = self.noise.draw(mask, self.dtype, training, draw)
         y = not_infinite(select(x, mask))
         finals = [np.empty_like(s) for s in initial]
@@ -128,7 +128,7 @@ class Recurrent(Layer):
         for layer in reversed(range(self.num_layers)):
             if dropped[layer] is not None:
                 dy = dy * dropped[layer]                                    # y = y * dropped
-            dx = 0
+            dx = None
             d_halves = merge_backward(self.merge, halves[layer], dy)        # y = merge(halves)
             for k, direction in enumerate(self.directions):
                 dh = d_halves[k]
@@ -136,7 +136,7 @@ class Recurrent(Layer):
                     dh = hold_backward(dh, mask, direction.reverse)         # half = hold(h)
                 dx_k, d_initial, d_weights = BACKENDS[self.backend].backward(
                     runs[layer][k], dh, [d[layer, k] for d in d_finals])
-                dx = dx + dx_k                                              # both directions read the same x
+                dx = dx_k if dx is None else dx + dx_k                      # both directions read the same x
                 for total, d in zip(d_initials, d_initial):
                     total[layer, k] = d
                 self._add_grads({name: getattr(d_weights, field)
@@ -182,7 +182,11 @@ def _shapes(weights):
 
 
 def not_infinite(array, where=True):
-    """A copy with NaN in place of infinity, which would only saturate the gates, so that nobody would see it."""
+    """NaN in place of infinity, which would only saturate the gates, so that nobody would see it.  The array itself if
+    its sum is finite: then so is every number in it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum()):
+            return array
     return np.where(np.isinf(array) & where, array.dtype.type(np.nan), array)
 
 

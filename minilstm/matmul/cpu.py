@@ -1,8 +1,8 @@
 """The product on the processor: packed panels, register blocks, one pool of threads.
 
     pack       B (K,N) -> panels (P,K,lanes): one panel holds the columns of one cache line, contiguous along k
-    product    rows of A in chunks, each multiplied with one panel after the other, where it stands if its numbers are
-               neighbours along k, else packed
+    product    one stretch of k after the other: B packed; then rows of A in chunks, each multiplied with one panel
+               after the other, where it stands if its numbers are neighbours along k, else packed too
 
 A packed matrix is read with stride one and can be used many times: a recurrent layer packs its U once per call and
 multiplies with it at every time step (``add_product``).
@@ -14,10 +14,11 @@ from ..machine.kernel import kernel
 from ..machine.threads import spread, threads_for
 from .micro_kernel import LINE_BYTES, ROWS, block_product
 
-DEPTH = 256                 # of a pass over k: 256 lines of a panel are 16 KiB, half of a small first-level cache
-CHUNK = 64                  # rows of A that one pass multiplies with a panel
+DEPTH = 512                 # of a stretch of k: 512 lines of a panel are 32 KiB
+CHUNK = 128                 # rows of A that one pass multiplies with a panel
 
 block_of_rows = block_product(ROWS)
+block_of_four = block_product(4)
 block_of_two = block_product(2)
 block_of_one = block_product(1)
 
@@ -41,6 +42,9 @@ def _add_rows(A, a, a_row, a_k, rows, panels, panel, first_k, depth, C, c, c_row
     while r + ROWS <= rows:
         block_of_rows(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
         r += ROWS
+    while r + 4 <= rows:
+        block_of_four(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
+        r += 4
     while r + 2 <= rows:
         block_of_two(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
         r += 2
@@ -48,15 +52,20 @@ def _add_rows(A, a, a_row, a_k, rows, panels, panel, first_k, depth, C, c, c_row
         block_of_one(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
 
 
+@register_jitable
+def _pack_columns(B, first_k, depth, panels, panel):
+    """panels[panel,k,lane] = B[first_k+k, panel*lanes+lane]; columns beyond the last are zero."""
+    N, lanes = B.shape[1], panels.shape[2]
+    for k in range(depth):
+        for lane in range(lanes):
+            n = panel * lanes + lane
+            panels[panel, k, lane] = B[first_k + k, n] if n < N else 0
+
+
 @kernel
 def _pack_panels(B, panels, start, stop):
-    K, N = B.shape
-    lanes = panels.shape[2]
     for p in range(start, stop):
-        for k in range(K):
-            for lane in range(lanes):
-                n = p * lanes + lane
-                panels[p, k, lane] = B[k, n] if n < N else 0
+        _pack_columns(B, 0, B.shape[0], panels, p)
 
 
 def pack(B):
@@ -69,20 +78,24 @@ def pack(B):
 
 
 @kernel
-def _product_rows(A, panels, bias, C, start, stop):
+def _product_rows(A, B, bias, C, start, stop):
     """Rows start to stop of C[:, :N] = A @ B + bias.  C contiguous."""
-    K, N, lanes = A.shape[1], len(bias), panels.shape[2]
+    K, N = B.shape
+    lanes = LINE_BYTES // B.itemsize
     a_row, c_row = A.strides[0] // A.itemsize, C.shape[1]
     row_is_contiguous = A.strides[1] == A.itemsize
+    panels = np.empty((-(-N // lanes), min(K, DEPTH), lanes), A.dtype)
     packed = np.empty((0 if row_is_contiguous else min(K, DEPTH), CHUNK), A.dtype)
     edge = np.empty((CHUNK, lanes), A.dtype)
-    for first_row in range(start, stop, CHUNK):
-        rows = min(CHUNK, stop - first_row)
-        for r in range(rows):
-            for n in range(N):
-                C[first_row + r, n] = bias[n]
-        for first_k in range(0, K, DEPTH):
-            depth = min(DEPTH, K - first_k)
+    for row in range(start, stop):
+        for n in range(N):
+            C[row, n] = bias[n]
+    for first_k in range(0, K, DEPTH):
+        depth = min(DEPTH, K - first_k)
+        for p in range(panels.shape[0]):
+            _pack_columns(B, first_k, depth, panels, p)
+        for first_row in range(start, stop, CHUNK):
+            rows = min(CHUNK, stop - first_row)
             if not row_is_contiguous:
                 _pack_rows(A, first_row, rows, first_k, depth, packed)
             for p in range(panels.shape[0]):
@@ -92,9 +105,9 @@ def _product_rows(A, panels, bias, C, start, stop):
                     edge[:] = 0
                 if row_is_contiguous:
                     a = first_row * a_row + first_k
-                    _add_rows(A, a, a_row, 1, rows, panels, p, first_k, depth, target, c, stride)
+                    _add_rows(A, a, a_row, 1, rows, panels, p, 0, depth, target, c, stride)
                 else:
-                    _add_rows(packed, 0, 1, CHUNK, rows, panels, p, first_k, depth, target, c, stride)
+                    _add_rows(packed, 0, 1, CHUNK, rows, panels, p, 0, depth, target, c, stride)
                 if not whole:
                     for r in range(rows):
                         for n in range(p * lanes, N):
@@ -103,10 +116,10 @@ def _product_rows(A, panels, bias, C, start, stop):
 
 @register_jitable
 def _pack_rows(A, first_row, rows, first_k, depth, packed):
-    """packed[k,r] = A[first_row+r, first_k+k]: what a column of A has together, stays together."""
+    """packed[k,r] = A[first_row+r, first_k+k], a piece of a column at a time: there its numbers are neighbours."""
+    columns = A.T
     for k in range(depth):
-        for r in range(rows):
-            packed[k, r] = A[first_row + r, first_k + k]
+        packed[k, :rows] = columns[first_k + k, first_row:first_row + rows]
 
 
 def product(A, B, bias=None):
@@ -121,8 +134,7 @@ def product(A, B, bias=None):
 def fill_with_product(C, A, B, bias):
     """The first N columns of C = A @ B + bias.  C contiguous, with N columns or more; the others stay as they are."""
     M, K = A.shape
-    panels = pack(B)
-    _in_parts(lambda start, stop: _product_rows(A, panels, bias, C, start, stop), M, M * K * len(bias))
+    _in_parts(lambda start, stop: _product_rows(A, B, bias, C, start, stop), M, M * K * len(bias))
 
 
 def _in_parts(task, count, multiply_adds):
