@@ -93,6 +93,23 @@ def test_a_row_does_not_depend_on_the_batch_around_it(backend):
         assert backend == "reference" or same_bits(permuted[name], whole[name][order])
 
 
+@pytest.mark.parametrize("D, H", [(3, 5), (600, 9), (40, 16)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_alone_has_the_same_bits(kind, D, H):
+    """A batch of one row multiplies its input for the whole sequence at once, a large one step by step."""
+    rng = np.random.default_rng(5)
+    net = random_layer(rng, kind, D, H)
+    batch = random_batch(rng, net, B=11, T=4)
+    batch["x"] *= np.float32(0.1)
+    whole, cache = net.forward(batch["x"], **states_of(batch))
+    dx = net.backward(cache, batch["dy"]).dx
+    for b in (0, 7):
+        states = {name: s[:, :, b:b + 1] for name, s in states_of(batch).items()}
+        alone, cache = net.forward(batch["x"][b:b + 1], **states)
+        assert same_bits(alone.y[0], whole.y[b])
+        assert same_bits(net.backward(cache, batch["dy"][b:b + 1]).dx[0], dx[b])
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_chunks_with_carried_state_are_the_whole(kind, backend):

@@ -86,7 +86,7 @@ def _product_rows(A, B, bias, C, start, stop):
     row_is_contiguous = A.strides[1] == A.itemsize
     panels = np.empty((-(-N // lanes), min(K, DEPTH), lanes), A.dtype)
     packed = np.empty((0 if row_is_contiguous else min(K, DEPTH), CHUNK), A.dtype)
-    edge = np.empty((CHUNK, lanes), A.dtype)
+    edge = np.zeros((CHUNK, lanes), A.dtype)
     for row in range(start, stop):
         for n in range(N):
             C[row, n] = bias[n]
@@ -101,8 +101,10 @@ def _product_rows(A, B, bias, C, start, stop):
             for p in range(panels.shape[0]):
                 whole = (p + 1) * lanes <= N
                 target, c, stride = (C, first_row * c_row + p * lanes, c_row) if whole else (edge, 0, lanes)
-                if not whole:
-                    edge[:] = 0
+                if not whole:                               # C has no room for a whole panel here
+                    for r in range(rows):
+                        for n in range(p * lanes, N):
+                            edge[r, n - p * lanes] = C[first_row + r, n]
                 if row_is_contiguous:
                     a = first_row * a_row + first_k
                     _add_rows(A, a, a_row, 1, rows, panels, p, 0, depth, target, c, stride)
@@ -111,7 +113,7 @@ def _product_rows(A, B, bias, C, start, stop):
                 if not whole:
                     for r in range(rows):
                         for n in range(p * lanes, N):
-                            C[first_row + r, n] += edge[r, n - p * lanes]
+                            C[first_row + r, n] = edge[r, n - p * lanes]
 
 
 @register_jitable

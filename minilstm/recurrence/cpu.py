@@ -2,12 +2,13 @@
 
 What makes it fast:
 
-1.  All input projections of the sequence, x @ W.T + b, are one matrix product; only h @ U.T stays in the loop.
+1.  The input's part of the pre-activations, x @ W.T + b, is made where it is used, a step at a time for all rows of a
+    group, or, for a batch of few rows, in one product for the whole sequence.
 2.  A thread owns some batch rows for the whole sequence.  Rows of a batch never meet, so no step waits for a thread,
     and the cell's formulas run while the pre-activations are in the nearest cache.
 3.  U is packed once per call and multiplied by a register-blocked kernel (``matmul/micro_kernel.py``).
-4.  A masked step is skipped inside the loop: at every step the rows that are real are gathered, and only these are
-    computed.  The products over the whole sequence pass over it.
+4.  A masked step is skipped: at every step the rows that are real are gathered, and only these are computed.  (The
+    products over the whole sequence pass over it.)
 
 Rows are dealt to the threads by falling length, like cards, so that each gets long and short ones.  What a row computes
 depends on nothing but the row: the results are the same bits for any number of threads, any batch around it and any
@@ -29,9 +30,12 @@ from ..machine.threads import spread, threads_for
 from ..masking.reference import select
 from ..matmul.cpu import add_product, fill_with_product, pack, product
 from .cpu_two_products import two_product_kernels
-from .zoneout import mix, mix_backward
+from .rows import copy_row, mix, mix_backward
 
-ROWS_AT_ONCE = 32           # in a group, at most: one reading of a panel of U serves them all
+ROWS_AT_ONCE = 64           # in a group, at most: one reading of a panel of U serves them all
+ROWS_IN_LOOP = 8            # for a batch of at least so many rows x @ W.T is made inside the loop, a step at a time: it
+#                             costs less than to write it for the whole sequence and to read it again,
+BYTES_IN_LOOP = 4 * 2**20   # and for a W of at most so many bytes: a larger one drives U out of the caches
 
 
 class Cache(NamedTuple):
@@ -61,13 +65,16 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None):
     fresh = np.empty_like(zone)
     saved = np.empty((B, T, N, H), x.dtype)
     b_x, b_h, own = biases_and_own(cell, weights)
-    fill_with_product(saved.reshape(B * T, N * H), x.reshape(B * T, D), weights.W.T, b_x)
+    in_loop = B >= ROWS_IN_LOOP and weights.W.nbytes <= BYTES_IN_LOOP
+    if not in_loop:
+        fill_with_product(saved.reshape(B * T, N * H), x.reshape(B * T, D), weights.W.T, b_x)
+    W_panels = pack(weights.W.T if in_loop else weights.W.T[:, :0])
     U_panels, second_panels = (pack(matrix.T) for matrix in two_matrices(cell, weights))
     forward_rows, _ = kernels(cell)
-    threads = threads_for(mask.sum() * (weights.U.size + weights.W_hr.size))
+    threads = threads_for(mask.sum() * (weights.W.size + weights.U.size + weights.W_hr.size))
     groups = deal(mask, threads)
-    spread(lambda k: forward_rows(saved, states, fresh, mask, zone, keep_of(weights), groups[k], R, U_panels,
-                                  second_panels, b_h, own, reverse), len(groups), threads)
+    spread(lambda k: forward_rows(x, saved, states, fresh, mask, zone, keep_of(weights), groups[k], R, W_panels,
+                                  U_panels, second_panels, b_x, b_h, own, reverse), len(groups), threads)
     found = tuple(states[:, :, k, :s0.shape[1]] for k, s0 in enumerate(initial))
     return found, Cache(cell, weights, x, mask, reverse, zone, saved, states, fresh)
 
@@ -174,13 +181,15 @@ def kernels(cell):
         return two_product_kernels(cell, compiled)
 
     @compiled
-    def forward_rows(saved, states, fresh, mask, zone, keep, rows, R, U_panels, second_panels, b_h, own, reverse):
-        """The whole sequence for some batch rows.  saved (B,T,N,H) holds x @ W.T + b in its first G blocks on entry,
-        what the cell saves on return.  b_h: the bias of the state's part, empty if it is in there already."""
+    def forward_rows(x, saved, states, fresh, mask, zone, keep, rows, R, W_panels, U_panels, second_panels, b_x, b_h,
+                     own, reverse):
+        """The whole sequence for some batch rows.  Fills saved (B,T,N,H); without W_panels it holds x @ W.T + b_x in
+        its first G blocks on entry.  b_h: the bias of the state's part, empty if it is in b_x already."""
         T, H = saved.shape[1], saved.shape[3]
-        lanes = U_panels.shape[2]
+        D, lanes = x.shape[2], U_panels.shape[2]
         first = (A - G) * H                                                 # column of h_prev @ U.T in a
         real = np.empty(len(rows), np.int64)
+        x_t = np.empty((len(rows), D), saved.dtype)
         h_prev = np.empty((len(rows), R), saved.dtype)
         a = np.zeros((len(rows), first + len(U_panels) * lanes), saved.dtype)
         for turn in range(T):
@@ -190,15 +199,21 @@ def kernels(cell):
             for b in rows:
                 if mask[b, t]:
                     real[n] = b
-                    h_prev[n] = states[b, before, 0, :R]
+                    copy_row(h_prev[n], states[b, before, 0])
                     if len(keep):
                         h_prev[n] *= keep[b]
-                    a[n, G * H:G * H + len(b_h)] = b_h
-                    for k in range(G):
-                        a[n, k * H:(k + 1) * H] = saved[b, t, k]
+                    copy_row(a[n, G * H:G * H + len(b_h)], b_h)
+                    if len(W_panels):
+                        copy_row(x_t[n], x[b, t])
+                        copy_row(a[n, :G * H], b_x)
+                    else:
+                        for k in range(G):
+                            copy_row(a[n, k * H:(k + 1) * H], saved[b, t, k])
                     n += 1
                 else:
                     states[b, after] = states[b, before]
+            for p in range(len(W_panels)):                                  # a_x += x @ W.T
+                add_product(x_t, n, W_panels, p, 0, D, a, p * lanes)
             for p in range(len(U_panels)):                                  # a_h += h_prev @ U.T
                 add_product(h_prev, n, U_panels, p, 0, R, a, first + p * lanes)
             for r in range(n):
@@ -235,8 +250,9 @@ def kernels(cell):
                     if len(zone):
                         d_state[b] += stay[n]
                     real[n] = b
-                    da_h[n] = da[b, t, (A - G) * H:A * H]
-                    dh_prev[n] = 0
+                    copy_row(da_h[n], da[b, t, (A - G) * H:])
+                    for j in range(dh_prev.shape[1]):
+                        dh_prev[n, j] = 0
                     n += 1
             for p in range(len(U_panels)):                                  # a_h = h_prev @ U.T + b_hh
                 add_product(da_h, n, U_panels, p, 0, G * H, dh_prev, p * lanes)

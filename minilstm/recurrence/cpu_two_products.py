@@ -14,7 +14,7 @@ costs.
 import numpy as np
 
 from ..matmul.cpu import add_product
-from .zoneout import mix, mix_backward
+from .rows import copy_row, mix, mix_backward
 
 
 def two_product_kernels(cell, compiled):
@@ -22,18 +22,21 @@ def two_product_kernels(cell, compiled):
     forward_row, second_forward_row = cell.forward_row, cell.second_forward_row
     backward_row, second_backward_row = cell.backward_row, cell.second_backward_row
     waits = not cell.projects           # does the last block of pre-activations wait for the second product?
-    F = len(cell.blocks) - waits        # blocks that do not
+    G = len(cell.blocks)
+    F = G - waits                       # blocks that do not
 
     @compiled
-    def forward_rows(saved, states, fresh, mask, zone, keep, rows, R, U_panels, second_panels, b_h, own, reverse):
-        """saved (B,T,N,H) holds x @ W.T + b in its first G blocks on entry, what the cell saves, v last, on return."""
+    def forward_rows(x, saved, states, fresh, mask, zone, keep, rows, R, W_panels, U_panels, second_panels, b_x, b_h,
+                     own, reverse):
+        """With the parameters of its namesake in ``cpu.py``.  The last block that a cell saves is v."""
         T, N, H = saved.shape[1:]
         K = H if waits else R
-        lanes = U_panels.shape[2]
+        D, lanes = x.shape[2], U_panels.shape[2]
         real = np.empty(len(rows), np.int64)
+        x_t = np.empty((len(rows), D), saved.dtype)
         h_prev = np.empty((len(rows), R), saved.dtype)
         v = np.empty((len(rows), H), saved.dtype)
-        a = np.zeros((len(rows), len(U_panels) * lanes), saved.dtype)
+        a = np.zeros((len(rows), (G * H // lanes + 1) * lanes), saved.dtype)
         w = np.zeros((len(rows), len(second_panels) * lanes), saved.dtype)
         for turn in range(T):
             t = T - 1 - turn if reverse else turn
@@ -42,24 +45,30 @@ def two_product_kernels(cell, compiled):
             for b in rows:
                 if mask[b, t]:
                     real[n] = b
-                    h_prev[n] = states[b, before, 0, :R]
+                    copy_row(h_prev[n], states[b, before, 0])
                     if len(keep):
                         h_prev[n] *= keep[b]
-                    for k in range(F):
-                        a[n, k * H:(k + 1) * H] = saved[b, t, k]
-                    w[n] = 0
-                    if waits:
-                        w[n, :H] = saved[b, t, F]
+                    if len(W_panels):
+                        copy_row(x_t[n], x[b, t])
+                        copy_row(a[n, :G * H], b_x)
+                    else:
+                        for k in range(G):
+                            copy_row(a[n, k * H:(k + 1) * H], saved[b, t, k])
                     n += 1
                 else:
                     states[b, after] = states[b, before]
+            for p in range(len(W_panels)):                                  # a += x @ W.T
+                add_product(x_t, n, W_panels, p, 0, D, a, p * lanes)
             for p in range(len(U_panels)):                                  # a += h_prev @ U.T
                 add_product(h_prev, n, U_panels, p, 0, R, a, p * lanes)
             for r in range(n):
                 b = real[r]
                 new = fresh[b, t] if len(zone) else states[b, after]
+                for j in range(w.shape[1]):
+                    w[r, j] = 0
+                copy_row(w[r, :(G - F) * H], a[r, F * H:])
                 forward_row(a[r, :F * H].reshape((F, H)), own, states[b, before], new, saved[b, t])
-                v[r] = saved[b, t, N - 1]
+                copy_row(v[r], saved[b, t, N - 1])
                 if waits and len(keep):
                     v[r] *= keep[b]
             for p in range(len(second_panels)):                             # w += v @ second.T
@@ -98,9 +107,11 @@ def two_product_kernels(cell, compiled):
                     second_backward_row(saved[b, t], states[b, before], d_state[b],
                                         da[b, t, :F * H].reshape((F, H)), da[b, t, F * H:])
                     real[n] = b
-                    dw[n] = da[b, t, F * H:]
-                    dv[n] = 0
-                    dh_prev[n] = 0
+                    copy_row(dw[n], da[b, t, F * H:])
+                    for j in range(dv.shape[1]):
+                        dv[n, j] = 0
+                    for j in range(dh_prev.shape[1]):
+                        dh_prev[n, j] = 0
                     n += 1
             for p in range(len(second_panels)):                             # w += v @ second.T
                 add_product(dw, n, second_panels, p, 0, K, dv, p * lanes)
@@ -113,7 +124,7 @@ def two_product_kernels(cell, compiled):
                              d_own[b], dv[r, :H])
                 if len(zone):
                     d_state[b] += stay[r]
-                da_first[r] = da[b, t, :F * H]
+                copy_row(da_first[r], da[b, t])
             for p in range(len(U_panels)):                                  # a += h_prev @ U.T
                 add_product(da_first, n, U_panels, p, 0, F * H, dh_prev, p * lanes)
             for r in range(n):

@@ -1,10 +1,18 @@
-"""Zoneout inside the compiled loops: of a state the part ``zone`` stays as it was (``reference.py``)."""
+"""What the compiled loops do with a row besides its formulas: copy it, and zoneout."""
 from ..cells.activations import ONE, formula
 
 
 @formula
+def copy_row(target, source):
+    """target[:] = source, as many numbers as target has.  Numba's own assignment of slices takes twice as long."""
+    for j in range(target.shape[0]):
+        target[j] = source[j]
+
+
+@formula
 def mix(zone, before, new, after):
-    """All (S,H).  Fills ``after``.  What stays whole stays bit for bit, even beside an infinite ``new``."""
+    """Zoneout (``reference.py``).  All (S,H).  Fills ``after``.  What stays whole stays bit for bit, even beside an
+    infinite ``new``."""
     for k in range(zone.shape[0]):
         for j in range(zone.shape[1]):
             mixed = zone[k, j] * before[k, j] + (ONE - zone[k, j]) * new[k, j]
