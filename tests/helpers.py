@@ -9,8 +9,9 @@ SMALL = 0.1
 TOLERANCE = {
     "same formulas, float64": 1e-12,        # another order of summation, and tanh within 3 ulp: some 1e-15 a step,
                                             # a few times 1e-14 where saturated units make it worse
-    "same formulas, float32": 1e-3,         # the same at 6e-8 an operation.  Of 19,700 random cases 3.6e-4 the worst,
-                                            # in three normalised layers; both were as far from float64
+    "same formulas, float32": 2e-4,         # the same at 6e-8 an operation: 1.4e-5 was the worst of many thousand cases
+    "normalised, float32": 1e-3,            # layer normalisation divides by what may be small: 3.6e-4 was the worst of
+                                            # 19,700 random cases, and both backends were as far from float64
     "pytorch, float64": 1e-10,              # an independent program in the same arithmetic
     "pytorch, float32": 2e-5,               # its float64 numbers against our float32 ones
     "keras": 1e-5,                          # float32 against float32; Keras multiplies matrices in float32 even where
@@ -30,6 +31,11 @@ def assert_close(actual, expected, tolerance, name=""):
     error = np.abs(actual - expected).max(initial=0) / max(np.abs(expected).max(initial=0), SMALL)
     limit = TOLERANCE[tolerance]
     assert error <= limit, f"{name}: relative error {error:.1e}, allowed {limit:.0e} ({tolerance})"
+
+
+def between_backends(kind, dtype):
+    """The tolerance for one kind of layer computed by two backends."""
+    return "normalised, float32" if "norm" in kind and dtype == "float32" else f"same formulas, {dtype}"
 
 
 def same_bits(actual, expected):

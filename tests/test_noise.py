@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import KINDS, assert_close, masks, random_batch, random_layer, run, same_bits, states_of
+from helpers import KINDS, assert_close, between_backends, masks, random_batch, random_layer, run, same_bits, states_of
 from minilstm.layers.layer import Counter
 
 BACKENDS = ["reference", "cpu"]
@@ -58,7 +58,7 @@ def test_cpu_equals_reference(kind, dtype, training):
     for mask in masks(rng, 7, 5).values():
         expected, found = (run(net, batch, mask=mask, training=training) for net in nets)
         for name in expected:
-            assert_close(found[name], expected[name], f"same formulas, {dtype}", name)
+            assert_close(found[name], expected[name], between_backends(kind, dtype), name)
 
 
 # --------------------------------------------------------------------------------------------- what each of them does

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minilstm
-from helpers import KINDS, assert_close, masks, random_batch, random_layer, random_lstm, run, same_bits, states_of
+from helpers import (KINDS, assert_close, between_backends, masks, random_batch, random_layer, random_lstm, run,
+                     same_bits, states_of)
 from minilstm.machine.threads import threads_for
 from minilstm.matmul import cpu as matmul_cpu
 from minilstm.matmul import reference as matmul_reference
@@ -60,7 +61,7 @@ def test_cpu_equals_reference(B, T, D, H, seed, bidirectional, kind, dtype):
         expected, found = (run(net, batch, mask=mask) for net in nets)
         for name in expected:
             assert found[name].dtype == dtype
-            assert_close(found[name], expected[name], f"same formulas, {dtype}", name)
+            assert_close(found[name], expected[name], between_backends(kind, dtype), name)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

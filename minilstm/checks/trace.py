@@ -68,7 +68,8 @@ class Trace(NamedTuple):
 
 def trace(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, layer=0, direction=0, **options):
     """Every number of one sequence's way through one layer in one direction, forward and, if a gradient is given,
-    backward.
+    backward: what there is for each unit and each feature.  Parameters are not shown, nor arrays of all blocks
+    together, such as a, whose blocks are.
 
     net             LSTM, GRU or RNN; a float64 copy of it computes, on the reference backend
     x, mask         (B,T,D) and (B,T), as for ``net.forward``; so are the options h0, c0, lengths, masked_output,
