@@ -48,7 +48,7 @@ def pair(shape):
         return y
 
     def our_forward():
-        return ours.forward(x)
+        return ours.forward(x, cache=False)
 
     def our_training():
         ours.zero_grads()

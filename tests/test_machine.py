@@ -29,8 +29,8 @@ rng = np.random.default_rng(0)
 weights = Weights(*(rng.normal(size=s) for s in ((12, 2), (12, 3), 12, 12, (0, 3), (0, 3))))
 x, mask, initial = rng.normal(size=(2, 4, 2)), np.ones((2, 4), bool), (np.ones((2, 3)), np.ones((2, 3)))
 for backend in (reference, cpu):
-    (h, c), _ = backend.forward(LSTM_CELL, weights, x, mask, initial)
-    print(repr(float(h.sum())), repr(float(c.sum())))
+    y, (h, c), _ = backend.forward(LSTM_CELL, weights, x, mask, initial)
+    print(repr(float(y.sum())), repr(float(c.sum())))
 from minilstm.machine.kernel import CACHE_FOLDER
 print(CACHE_FOLDER)
 """

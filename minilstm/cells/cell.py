@@ -36,12 +36,14 @@ class Cell(NamedTuple):
 
     step: Callable              # one layer, one step, in plain NumPy
     step_backward: Callable
-    forward_row: Callable       # one batch row, one step: the loop over units that the compiled backends call
+    forward_row: Callable       # one batch row, one step: the loop over units that the compiled backends call, with all
+    #                             units of a row or, for most cells, with some of them at a time
     backward_row: Callable
 
     own: tuple[str, ...] = ()   # the parameters that each unit has for itself
     apart: bool = False         # True: the cell uses x @ W.T + b_ih and h @ U.T + b_hh apart, not their sum alone
-    biases_after: bool = False  # True: ... without biases; ``forward_row`` adds them and finds them at the end of own
+    normalises: bool = False    # True: its row functions take sums over the units of a row, and pre-activations without
+    #                             biases, which come after these sums; they find them at the end of own
 
     # of a cell with a second product inside the step: what follows that product, and its reverse
     second_forward_row: Callable | None = None

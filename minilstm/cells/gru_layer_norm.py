@@ -115,5 +115,5 @@ def backward_row(saved, own, before, after, d_state, da, d_own):
 GRU_LAYER_NORM_CELL = Cell(
     name="GRU, layer-normalised", blocks=("r", "z", "n"), states=("h",),
     saved=("s_xr", "s_xz", "s_xn", "s_hr", "s_hz", "s_hn", "r", "z", "n", "a_hn"),
-    own=("gain_xr", "gain_xz", "gain_xn", "gain_hr", "gain_hz", "gain_hn"), apart=True, biases_after=True,
+    own=("gain_xr", "gain_xz", "gain_xn", "gain_hr", "gain_hz", "gain_hn"), apart=True, normalises=True,
     step=step, step_backward=step_backward, forward_row=forward_row, backward_row=backward_row)

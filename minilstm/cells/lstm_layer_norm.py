@@ -182,5 +182,5 @@ LSTM_LAYER_NORM_CELL = Cell(
     name="LSTM, layer-normalised", blocks=("i", "f", "g", "o"), states=("h", "c"),
     saved=("s_xi", "s_xf", "s_xg", "s_xo", "s_hi", "s_hf", "s_hg", "s_ho", "i", "f", "g", "o"),
     own=("gain_xi", "gain_xf", "gain_xg", "gain_xo", "gain_hi", "gain_hf", "gain_hg", "gain_ho", "gain_c", "b_c"),
-    apart=True, biases_after=True,
+    apart=True, normalises=True,
     step=step, step_backward=step_backward, forward_row=forward_row, backward_row=backward_row)

@@ -145,8 +145,10 @@ def frozen(array):
 
 
 def _check_same_kind(name, came, model):
+    same_dtype = isinstance(came, np.ndarray) and came.dtype == model.dtype
+    if same_dtype and came.shape == model.shape:
+        return
     expected = f"expected a NumPy array {describe(model)}, got {describe(came)}"
-    if not isinstance(came, np.ndarray) or came.dtype != model.dtype:
-        raise TypeError(f"{name}: {expected}; nothing is cast silently")
-    if came.shape != model.shape:
+    if same_dtype:
         raise ValueError(f"{name}: {expected}")
+    raise TypeError(f"{name}: {expected}; nothing is cast silently")

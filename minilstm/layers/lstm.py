@@ -70,7 +70,7 @@ class LSTM(Recurrent):
                                       "proj_size": self.proj_size}
 
     def forward(self, x, mask=None, h0=None, c0=None, *, masked_output="zero", lengths=None, training=False,
-                draw=None):
+                draw=None, cache=True):
         """x (B,T,D) -> LSTMOutput(y, h_n, c_n), cache.
 
         mask            (B,T) bool, True = a real step; any pattern.  On a masked step h and c are carried bit for bit,
@@ -80,12 +80,13 @@ class LSTM(Recurrent):
         masked_output   y at a masked step: "zero", or "hold" for the last real output (0 before the first one)
         training        True: dropout and zoneout are drawn
         draw            the number of the draw, to repeat one; None takes the next
+        cache           False: keep nothing for a backward pass, which is faster, and return None in its place
 
         An infinite real input, or initial state of a row that has a real step, counts as NaN: it would only saturate
         the gates, and nobody would see it.
         Raises TypeError for another dtype or kind of array, ValueError for another shape or value."""
-        output, cache = self._forward(x, mask, lengths, {"h0": h0, "c0": c0}, masked_output, training, draw)
-        return LSTMOutput(*output), cache
+        output, kept = self._forward(x, mask, lengths, {"h0": h0, "c0": c0}, masked_output, training, draw, cache)
+        return LSTMOutput(*output), kept
 
     def backward(self, cache, dy=None, dh_n=None, dc_n=None):
         """The gradients of y, h_n and c_n (None: zero), in their shapes -> dx (B,T,D), dh0, dc0; adds to ``grads``.

@@ -23,10 +23,11 @@ class Gradients(NamedTuple):
 class OneState(Recurrent):
     """The two verbs of a layer whose state is h alone."""
 
-    def forward(self, x, mask=None, h0=None, *, masked_output="zero", lengths=None, training=False, draw=None):
+    def forward(self, x, mask=None, h0=None, *, masked_output="zero", lengths=None, training=False, draw=None,
+                cache=True):
         """x (B,T,D) -> Output(y, h_n), cache.  The arguments, and the errors raised, are those of ``LSTM.forward``."""
-        output, cache = self._forward(x, mask, lengths, {"h0": h0}, masked_output, training, draw)
-        return Output(*output), cache
+        output, kept = self._forward(x, mask, lengths, {"h0": h0}, masked_output, training, draw, cache)
+        return Output(*output), kept
 
     def backward(self, cache, dy=None, dh_n=None):
         """The gradients of y and h_n (None: zero), in their shapes -> dx (B,T,D), dh0; adds to ``grads``.

@@ -25,12 +25,12 @@ class Direction(NamedTuple):
 
 class Cache(NamedTuple):
     """What ``backward`` needs of the forward pass that it reverses."""
+    identity: tuple         # of the layer: its cell, sizes and directions
     runs: list              # [layer][direction], the caches of recurrence.forward
     halves: list            # [layer][direction], outputs (B,T,R) before they are merged; None where no rule needs them
     dropped: list           # [layer], by what dropout multiplied its y (B,T,dirs*R); None where it did not
     mask: np.ndarray        # (B,T)
     masked_output: str
-    merge: str
 
 
 class Recurrent(Layer):
@@ -64,11 +64,12 @@ class Recurrent(Layer):
         R = self.proj_size or self.hidden_size
         self.widths = (R, self.hidden_size)[:len(cell.states)]              # of h and c
         self.output_size = width(merge, len(self.directions), R)
-        identity = (cell.name, self.input_size, self.hidden_size, *([R] if self.proj_size else []))
-        self.noise = Noise(dropout, recurrent_dropout, dict(zip(cell.states, zoneout)), seed, identity)
+        drawn_by = (cell.name, self.input_size, self.hidden_size, *([R] if self.proj_size else []))
+        self.identity = (*drawn_by, self.num_layers, self.directions, merge)
+        self.noise = Noise(dropout, recurrent_dropout, dict(zip(cell.states, zoneout)), seed, drawn_by)
         if self.noise.dropout and self.num_layers == 1:
             raise ValueError(f"dropout: expected 0 with num_layers=1, since it acts between layers, got {dropout}")
-        rng = stream(seed, *identity)
+        rng = stream(seed, *drawn_by)
         for layer in range(self.num_layers):
             D = self.input_size if layer == 0 else self.output_size
             for direction in self.directions:
@@ -82,29 +83,32 @@ class Recurrent(Layer):
                 "bidirectional": self.bidirectional, "reverse": self.reverse, "merge": self.merge,
                 **self.noise.arguments()}
 
-    def _forward(self, x, mask, lengths, initial, masked_output, training, draw):
+    def _forward(self, x, mask, lengths, initial, masked_output, training, draw, caching):
         """initial: dict name -> (layers,dirs,B,R or H) or None, one for each state -> (y, final states), Cache."""
         x = floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
         mask = mask_of(x, mask, lengths)
         one_of("masked_output", masked_output, ("zero", "hold"))
-        read = mask.any(axis=1)[:, None]                                    # rows that are more than padding
-        initial = [not_infinite(s, read) for s in self._states(initial, len(x))]      # copied by the loop over time
+        flag("cache", caching)
+        given = any(s is not None for s in initial.values())
+        initial = self._states(initial, len(x))                             # copied by the loop over time
+        if given:
+            read = mask.any(axis=1)[:, None]                                # rows that are more than padding
+            initial = [not_infinite(s, read) for s in initial]
         drawn = self.noise.draw(mask, self.dtype, training, draw)
-        y = not_infinite(select(x, mask))
+        y = not_infinite(x if not caching and mask.all() else select(x, mask))      # a cache keeps a copy of its own
         finals = [np.empty_like(s) for s in initial]
-        cache = Cache([], [], [], mask, masked_output, self.merge)
+        cache = Cache(self.identity, [], [], [], mask, masked_output)
         for layer in range(self.num_layers):
             runs, halves = [], []
             for k, direction in enumerate(self.directions):
                 weights = self._weights(layer, direction)._replace(keep=drawn.keep(self.widths[0]))
-                states, run = BACKENDS[self.backend].forward(
+                half, states, run = BACKENDS[self.backend].forward(
                     self.cell, weights, y, mask, [s[layer, k] for s in initial], direction.reverse,
-                    drawn.zoneout(self.widths))
+                    drawn.zoneout(self.widths), caching)
                 for final, s in zip(finals, states):
-                    final[layer, k] = s[:, 0 if direction.reverse else -1]
-                h = states[0][:, :-1] if direction.reverse else states[0][:, 1:]
+                    final[layer, k] = s
                 held = masked_output == "hold" and layer == self.num_layers - 1
-                halves.append(hold(h, mask, direction.reverse) if held else select(h, mask))
+                halves.append(hold(half, mask, direction.reverse) if held else half)
                 runs.append(run)
             cache.runs.append(runs)
             cache.halves.append(halves if self.merge == "mul" else [None] * len(halves))
@@ -112,11 +116,11 @@ class Recurrent(Layer):
             cache.dropped.append(drawn.dropout(self.output_size) if layer < self.num_layers - 1 else None)
             if cache.dropped[layer] is not None:
                 y = y * cache.dropped[layer]
-        return (y, *finals), cache
+        return (y, *finals), cache if caching else None
 
     def _backward(self, cache, dy, d_finals):
         """d_finals: dict name -> (layers,dirs,B,R or H) or None -> dx, then the gradients of the initial states."""
-        runs, halves, dropped, mask, masked_output, _ = self._own_cache(cache)
+        _, runs, halves, dropped, mask, masked_output = self._own_cache(cache)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
         B, T = mask.shape
@@ -148,12 +152,8 @@ class Recurrent(Layer):
         """The cache, if it can be one of this layer's."""
         if not isinstance(cache, Cache):
             raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
-        ours = [(self.cell.name, direction.reverse, self.merge, *_shapes(self._weights(layer, direction)))
-                for layer in range(self.num_layers) for direction in self.directions]
-        theirs = [(run.cell.name, run.reverse, cache.merge, *_shapes(run.weights))
-                  for runs in cache.runs for run in runs]
-        if theirs != ours:
-            raise ValueError(f"cache: expected one of this layer, {ours}, got one of {theirs}")
+        if cache.identity != self.identity:
+            raise ValueError(f"cache: expected one of this layer, {self.identity}, got one of {cache.identity}")
         return cache
 
     def _names(self, layer, direction):
@@ -175,10 +175,6 @@ class Recurrent(Layer):
             found.append(np.zeros(shape, self.dtype) if state is None else
                          floats(name, state, self.dtype, shape, ("layers", "dirs", "B", letter)))
         return found
-
-
-def _shapes(weights):
-    return [p.shape for p in weights.parameters()]
 
 
 def not_infinite(array, where=True):

@@ -76,6 +76,10 @@ def spread(task, count, threads):
     """Call ``task(k)`` once for every k in range(count), on the calling thread and up to ``threads`` - 1 of the pool's;
     returns when all are done.  The calling thread works too, so a pool that others keep busy, or that is gone at the
     end of the program, slows a call down but cannot block it."""
+    if min(threads, count) <= 1:
+        for k in range(count):
+            task(k)
+        return
     numbers = itertools.count()                                 # next() on it is atomic
 
     def work():

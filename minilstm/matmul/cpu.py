@@ -1,26 +1,32 @@
 """The product on the processor: packed panels, register blocks, one pool of threads.
 
-    pack       B (K,N) -> panels (P,K,lanes): one panel holds the columns of one cache line, contiguous along k
-    product    one stretch of k after the other: B packed; then rows of A in chunks, each multiplied with one panel
-               after the other, where it stands if its numbers are neighbours along k, else packed too
+    pack            B (K,N) -> panels (P,K,lanes): one panel holds the columns of one cache line, contiguous along k
+    multiply        rows times panels, from inside a kernel: a recurrent layer packs its U once per call and multiplies
+                    with it at every time step
+    product         A @ B: one stretch of k after the other, B packed; then rows of A in chunks, each multiplied with one
+                    panel after the other, where it stands if its numbers are neighbours along k, else packed too
+    add_product     C += A @ B, likewise
 
-A packed matrix is read with stride one and can be used many times: a recurrent layer packs its U once per call and
-multiplies with it at every time step (``add_product``).
+Every element is one chain of multiply-adds in the order of k, however k is cut and wherever it is computed.
 """
 import numpy as np
 from numba.extending import register_jitable
 
+from ..machine.buffers import empty
 from ..machine.kernel import kernel
 from ..machine.threads import spread, threads_for
 from .micro_kernel import LINE_BYTES, ROWS, block_product
 
 DEPTH = 512                 # of a stretch of k: 512 lines of a panel are 32 KiB
 CHUNK = 128                 # rows of A that one pass multiplies with a panel
+PANELS = 4                  # that rows left over are multiplied with at a time
 
 block_of_rows = block_product(ROWS)
 block_of_four = block_product(4)
 block_of_two = block_product(2)
 block_of_one = block_product(1)
+wide_block_of_two = block_product(2, PANELS)
+wide_block_of_one = block_product(1, PANELS)
 
 
 def lanes_of(dtype):
@@ -29,37 +35,79 @@ def lanes_of(dtype):
 
 
 @register_jitable
-def add_product(A, rows, panels, panel, first_k, depth, C, column):
-    """C[:rows, column:column+lanes] += A[:rows, :depth] @ panels[panel, first_k:first_k+depth].  A, C contiguous."""
-    _add_rows(A, 0, A.shape[1], 1, rows, panels, panel, first_k, depth, C, column, C.shape[1])
+def multiply(A, a, rows, panels, first, last, S, s, s_row, C, c):
+    """C[row, c:] = S[row, s:] + A[row, a:] @ panels[first:last] for so many rows, which begin at the places a, s, c of
+    the flat arrays.  A, S, C contiguous, of two axes; s_row: the distance of two rows of S, 0 to take one for all.
+    C may be S.  C is filled up to the last lane of the last panel."""
+    K, lanes = panels.shape[1:]
+    left_over = rows % 4
+    whole = rows - left_over
+    for p in range(first, last):
+        column = (p - first) * lanes
+        for k in range(0, K if whole else 0, DEPTH):
+            depth = min(DEPTH, K - k)
+            if k == 0:
+                _multiply_rows(A, a, A.shape[1], 1, whole, panels, p, 0, depth, S, s + column, s_row,
+                               C, c + column, C.shape[1])
+            else:
+                _multiply_rows(A, a + k, A.shape[1], 1, whole, panels, p, k, depth, C, c + column, C.shape[1],
+                               C, c + column, C.shape[1])
+    if left_over:
+        _multiply_few(A, a + whole * A.shape[1], left_over, panels, first, last, S, s + whole * s_row, s_row,
+                      C, c + whole * C.shape[1])
 
 
 @register_jitable
-def _add_rows(A, a, a_row, a_k, rows, panels, panel, first_k, depth, C, c, c_row):
-    """The same with the first elements a and c, and the distances, as ``block_product`` has them."""
+def _multiply_few(A, a, rows, panels, first, last, S, s, s_row, C, c):
+    """``multiply`` for one to three rows: several panels at a time."""
+    K, lanes = panels.shape[1:]
+    p = first
+    while p < last:
+        wide = p + PANELS <= last
+        start, column = p * K * lanes, (p - first) * lanes
+        r = 0
+        if rows >= 2:
+            if wide:
+                wide_block_of_two(A, a, A.shape[1], 1, panels, start, start, K, S, s + column, s_row, C, c + column, C.shape[1])
+            else:
+                block_of_two(A, a, A.shape[1], 1, panels, start, start, K, S, s + column, s_row, C, c + column, C.shape[1])
+            r = 2
+        if r < rows:
+            a_last, s_last, c_last = a + r * A.shape[1], s + r * s_row + column, c + r * C.shape[1] + column
+            if wide:
+                wide_block_of_one(A, a_last, 0, 1, panels, start, start, K, S, s_last, 0, C, c_last, 0)
+            else:
+                block_of_one(A, a_last, 0, 1, panels, start, start, K, S, s_last, 0, C, c_last, 0)
+        p += PANELS if wide else 1
+
+
+@register_jitable
+def _multiply_rows(A, a, a_row, a_k, rows, panels, panel, first_k, depth, S, s, s_row, C, c, c_row):
+    """One stretch of one panel, for any number of rows; the distances as ``block_product`` has them."""
     p = (panel * panels.shape[1] + first_k) * panels.shape[2]
     r = 0
     while r + ROWS <= rows:
-        block_of_rows(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
+        block_of_rows(A, a + r * a_row, a_row, a_k, panels, p, p + depth * panels.shape[2] + r * depth * panels.shape[2] // (ROWS * ROWS), depth, S, s + r * s_row, s_row, C, c + r * c_row, c_row)
         r += ROWS
     while r + 4 <= rows:
-        block_of_four(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
+        block_of_four(A, a + r * a_row, a_row, a_k, panels, p, p + depth * panels.shape[2] + r * depth * panels.shape[2] // (ROWS * ROWS), depth, S, s + r * s_row, s_row, C, c + r * c_row, c_row)
         r += 4
-    while r + 2 <= rows:
-        block_of_two(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
-        r += 2
-    if r < rows:
-        block_of_one(A, a + r * a_row, a_row, a_k, panels, p, depth, C, c + r * c_row, c_row)
+    while r < rows:
+        block_of_one(A, a + r * a_row, a_row, a_k, panels, p, p + depth * panels.shape[2] + r * depth * panels.shape[2] // (ROWS * ROWS), depth, S, s + r * s_row, s_row, C, c + r * c_row, c_row)
+        r += 1
 
 
 @register_jitable
 def _pack_columns(B, first_k, depth, panels, panel):
     """panels[panel,k,lane] = B[first_k+k, panel*lanes+lane]; columns beyond the last are zero."""
-    N, lanes = B.shape[1], panels.shape[2]
+    lanes = panels.shape[2]
+    first = panel * lanes
+    columns = min(lanes, B.shape[1] - first)
     for k in range(depth):
-        for lane in range(lanes):
-            n = panel * lanes + lane
-            panels[panel, k, lane] = B[first_k + k, n] if n < N else 0
+        for lane in range(columns):
+            panels[panel, k, lane] = B[first_k + k, first + lane]
+        for lane in range(columns, lanes):
+            panels[panel, k, lane] = 0
 
 
 @kernel
@@ -68,18 +116,39 @@ def _pack_panels(B, panels, start, stop):
         _pack_columns(B, 0, B.shape[0], panels, p)
 
 
+@kernel
+def _pack_rows_as_columns(B, order, panels, start, stop):
+    """panels[p,k,lane] = B[order[p*lanes+lane], k], zero where that is -1; one cache line of a row after the other."""
+    K, lanes = panels.shape[1:]
+    for p in range(start, stop):
+        for first_k in range(0, K, lanes):
+            depth = min(lanes, K - first_k)
+            for lane in range(lanes):
+                row = order[p * lanes + lane]
+                for k in range(first_k, first_k + depth):
+                    panels[p, k, lane] = B[row, k] if row >= 0 else 0
+
+
 def pack(B):
-    """B (K,N), any strides -> panels (P,K,lanes); columns beyond N are zero."""
+    """B (K,N) -> panels (P,K,lanes); columns beyond N are zero."""
     K, N = B.shape
     lanes = lanes_of(B.dtype)
-    panels = np.empty((-(-N // lanes), K, lanes), B.dtype)
+    panels = empty((-(-N // lanes), K, lanes), B.dtype)
     _in_parts(lambda start, stop: _pack_panels(B, panels, start, stop), len(panels), 4 * K * N)
+    return panels
+
+
+def pack_rows(B, order):
+    """B (N,K), order: which row of B becomes which column, -1 for none, whole panels -> panels (P,K,lanes)."""
+    lanes = lanes_of(B.dtype)
+    panels = empty((len(order) // lanes, B.shape[1], lanes), B.dtype)
+    _in_parts(lambda start, stop: _pack_rows_as_columns(B, order, panels, start, stop), len(panels), 4 * B.size)
     return panels
 
 
 @kernel
 def _product_rows(A, B, bias, C, start, stop):
-    """Rows start to stop of C[:, :N] = A @ B + bias.  C contiguous."""
+    """Rows start to stop of C = A @ B + bias, or of C += A @ B if bias is empty.  C contiguous."""
     K, N = B.shape
     lanes = LINE_BYTES // B.itemsize
     a_row, c_row = A.strides[0] // A.itemsize, C.shape[1]
@@ -88,7 +157,7 @@ def _product_rows(A, B, bias, C, start, stop):
     packed = np.empty((0 if row_is_contiguous else min(K, DEPTH), CHUNK), A.dtype)
     edge = np.zeros((CHUNK, lanes), A.dtype)
     for row in range(start, stop):
-        for n in range(N):
+        for n in range(len(bias)):
             C[row, n] = bias[n]
     for first_k in range(0, K, DEPTH):
         depth = min(DEPTH, K - first_k)
@@ -107,9 +176,9 @@ def _product_rows(A, B, bias, C, start, stop):
                             edge[r, n - p * lanes] = C[first_row + r, n]
                 if row_is_contiguous:
                     a = first_row * a_row + first_k
-                    _add_rows(A, a, a_row, 1, rows, panels, p, 0, depth, target, c, stride)
+                    _multiply_rows(A, a, a_row, 1, rows, panels, p, 0, depth, target, c, stride, target, c, stride)
                 else:
-                    _add_rows(packed, 0, 1, CHUNK, rows, panels, p, 0, depth, target, c, stride)
+                    _multiply_rows(packed, 0, 1, CHUNK, rows, panels, p, 0, depth, target, c, stride, target, c, stride)
                 if not whole:
                     for r in range(rows):
                         for n in range(p * lanes, N):
@@ -128,19 +197,24 @@ def product(A, B, bias=None):
     """A @ B + bias.  A (M,K) and B (K,N) of one floating-point type, any strides; bias (N,) or None -> (M,N).
 
     The bits of a row depend on that row, B and bias alone."""
-    C = np.empty((A.shape[0], B.shape[1]), A.dtype)
-    fill_with_product(C, A, B, np.zeros(B.shape[1], A.dtype) if bias is None else bias)
+    C = empty((A.shape[0], B.shape[1]), A.dtype)
+    _fill(C, A, B, np.zeros(B.shape[1], A.dtype) if bias is None else bias)
     return C
 
 
-def fill_with_product(C, A, B, bias):
-    """The first N columns of C = A @ B + bias.  C contiguous, with N columns or more; the others stay as they are."""
-    M, K = A.shape
-    _in_parts(lambda start, stop: _product_rows(A, B, bias, C, start, stop), M, M * K * len(bias))
+def add_product(C, A, B):
+    """C += A @ B.  C (M,N) contiguous, A (M,K), B (K,N)."""
+    _fill(C, A, B, np.empty(0, A.dtype))
+
+
+def _fill(C, A, B, bias):
+    _in_parts(lambda start, stop: _product_rows(A, B, bias, C, start, stop), len(A), A.size * B.shape[1])
 
 
 def _in_parts(task, count, multiply_adds):
     """task(start, stop) over range(count), cut evenly among as many threads as the work is worth."""
     threads = threads_for(multiply_adds)
+    if not count:
+        return
     cuts = [count * k // threads for k in range(threads + 1)]
     spread(lambda k: task(cuts[k], cuts[k + 1]), threads, threads)

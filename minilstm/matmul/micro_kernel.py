@@ -1,20 +1,25 @@
-"""The innermost block of a matrix product, as machine instructions: C[rows,:] += A[rows,:] @ panel.
+"""The innermost block of a matrix product, as machine instructions: C[rows,:] = S[rows,:] + A[rows,:] @ panels.
 
-The block of C has a fixed number of rows and the width of one cache line (16 float32 or 8 float64 columns).  It stays
-in vector registers for the whole loop over k; each turn loads one row of the panel and multiplies it by one number of
-every row of A:
+The block of C has a fixed number of rows and the width of one panel or several; a panel is as wide as a cache line (16
+float32 or 8 float64 columns).  The block stays in vector registers for the whole loop over k; each turn loads one line
+of each panel and multiplies it by one number of every row of A:
 
     for k in range(depth):
-        u = panel[k]                            # one cache line
-        for r in range(rows):                   # unrolled by the generator
-            acc[r] = fma(A[r, k], u, acc[r])
+        for p in range(panels):                 # unrolled by the generator
+            u = panel[p, k]                     # one cache line
+            for r in range(rows):               # likewise
+                acc[r, p] = fma(A[r, k], u, acc[r, p])
+
+A processor finishes a multiply-add some cycles after it has begun it, and begins one or two in every cycle: it takes
+some eight sums side by side to keep it busy.  Eight rows and one panel read the panel least often; where there is one
+row alone, several panels give it its sums.
 
 Numba does not keep such a block in registers when it is written as loops.  So an ``@intrinsic`` writes the instructions
 in LLVM's own language, and nothing is left to guess.  Vectors are as long as a cache line whatever the machine; LLVM
 splits them where its registers are shorter, and there a block of fewer rows fits.
 
-Every element of C is one chain of fused multiply-adds over k, whatever rows stand beside it: its bits do not depend on
-the batch around it, nor on the number of threads.
+Every element of C is one chain of fused multiply-adds over k, whatever stands beside it: its bits do not depend on the
+batch around it, nor on the number of threads.
 """
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -26,26 +31,26 @@ LINE_BYTES = 64
 I32, I64 = ir.IntType(32), ir.IntType(64)
 
 HAS_LINE_REGISTERS = bool(llvm.get_host_cpu_features().get("avx512f"))
-ROWS = 8 if HAS_LINE_REGISTERS else 4           # accumulators must leave registers for the panel row and the factor
+ROWS = 8 if HAS_LINE_REGISTERS else 4           # accumulators must leave registers for the panel's line and the factor
 
 
-def block_product(rows):
-    """An intrinsic f(A, a_start, a_row, a_k, panels, p_start, depth, C, c_start, c_row) for ``rows`` rows.
+def block_product(rows, panels=1):
+    """An intrinsic f(A, a_start, a_row, a_k, P, p_start, depth, S, s_start, s_row, C, c_start, c_row).
 
-    A, panels, C   arrays of one floating-point type, addressed flat
+    A, P, S, C     arrays of one floating-point type, addressed flat; P (panels,K,lanes)
     *_start        index of the first element
-    *_row, a_k     distance between neighbours in a column, and in a row of A
+    *_row, a_k     distance between neighbours in a column, and in a row of A; s_row = 0: one line of S for all rows
     depth          the number of turns of the loop over k
     """
     @intrinsic
-    def block(typingctx, A, a_start, a_row, a_k, panels, p_start, depth, C, c_start, c_row):
-        if not A.dtype == panels.dtype == C.dtype:
-            raise TypeError(f"one dtype expected, got {A.dtype}, {panels.dtype}, {C.dtype}")
+    def block(typingctx, A, a_start, a_row, a_k, P, p_start, p_ahead, depth, S, s_start, s_row, C, c_start, c_row):
+        if not A.dtype == P.dtype == S.dtype == C.dtype:
+            raise TypeError(f"one dtype expected, got {A.dtype}, {P.dtype}, {S.dtype}, {C.dtype}")
         index = types.int64
-        signature = types.void(A, index, index, index, panels, index, index, C, index, index)
+        signature = types.void(A, index, index, index, P, index, index, index, S, index, index, C, index, index)
 
         def codegen(context, builder, sig, args):
-            _emit(context, builder, sig.args, args, rows)
+            _emit(context, builder, sig.args, args, rows, panels)
             return context.get_dummy_value()
 
         return signature, codegen
@@ -53,8 +58,8 @@ def block_product(rows):
     return block
 
 
-def _emit(context, builder, arg_types, args, rows):
-    A, a_start, a_row, a_k, panels, p_start, depth, C, c_start, c_row = args
+def _emit(context, builder, arg_types, args, rows, panels):
+    A, a_start, a_row, a_k, P, p_start, p_ahead, depth, S, s_start, s_row, C, c_start, c_row = args
     scalar = context.get_data_type(arg_types[0].dtype)
     item_bytes = arg_types[0].dtype.bitwidth // 8
     lanes = LINE_BYTES // item_bytes
@@ -64,28 +69,45 @@ def _emit(context, builder, arg_types, args, rows):
     fma = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fma.v{lanes}f{8 * item_bytes}")
 
-    def row_pointers(position, array, start, stride):
-        first = builder.gep(context.make_array(arg_types[position])(context, builder, array).data, [start])
-        return [builder.gep(first, [builder.mul(stride, I64(r))]) for r in range(rows)]
+    def struct(position, array):
+        return context.make_array(arg_types[position])(context, builder, array)
 
-    def as_vector(pointer):
-        return builder.bitcast(pointer, vector.as_pointer())
+    def pointers(position, array, start, stride, count):
+        first = builder.gep(struct(position, array).data, [start])
+        return [builder.gep(first, [builder.mul(stride, I64(n))]) for n in range(count)]
+
+    def lines(position, array, start, stride):
+        """Pointers to the lines of a block of C or S, in the order of the accumulators."""
+        return [builder.bitcast(builder.gep(row, [I64(p * lanes)]), vector.as_pointer())
+                for row in pointers(position, array, start, stride, rows) for p in range(panels)]
 
     def broadcast(number):
         return builder.shuffle_vector(builder.insert_element(undefined, number, I32(0)), undefined, lane_zero)
 
-    a_rows = row_pointers(0, A, a_start, a_row)
-    c_rows = row_pointers(7, C, c_start, c_row)
-    panel = builder.gep(context.make_array(arg_types[4])(context, builder, panels).data, [p_start])
+    a_rows = pointers(0, A, a_start, a_row, rows)
+    depth_of_panel = builder.extract_value(struct(4, P).shape, 1)
+    panel_starts = pointers(4, P, p_start, builder.mul(depth_of_panel, I64(lanes)), panels)
 
-    accumulators = [cgutils.alloca_once(builder, vector) for _ in range(rows)]      # LLVM turns these into registers
-    for accumulator, pointer in zip(accumulators, c_rows):
-        builder.store(builder.load(as_vector(pointer), align=item_bytes), accumulator)
+    accumulators = [cgutils.alloca_once(builder, vector) for _ in range(rows * panels)]    # LLVM makes them registers
+    for accumulator, line in zip(accumulators, lines(8, S, s_start, s_row)):
+        builder.store(builder.load(line, align=item_bytes), accumulator)
+    ahead = builder.gep(struct(4, P).data, [p_ahead])
     with cgutils.for_range(builder, depth, intp=I64) as loop:
-        u = builder.load(as_vector(builder.gep(panel, [builder.mul(loop.index, I64(lanes))])), align=item_bytes)
-        along_k = builder.mul(loop.index, a_k)
-        for accumulator, pointer in zip(accumulators, a_rows):
-            factor = broadcast(builder.load(builder.gep(pointer, [along_k])))
-            builder.store(builder.call(fma, [factor, u, builder.load(accumulator)]), accumulator)
-    for accumulator, pointer in zip(accumulators, c_rows):
-        builder.store(builder.load(accumulator), as_vector(pointer), align=item_bytes)
+        prefetch(builder, builder.gep(ahead, [builder.mul(loop.index, I64(lanes // ROWS))]))
+        along_panel, along_a = builder.mul(loop.index, I64(lanes)), builder.mul(loop.index, a_k)
+        us = [builder.load(builder.bitcast(builder.gep(start, [along_panel]), vector.as_pointer()), align=item_bytes)
+              for start in panel_starts]
+        for r, row in enumerate(a_rows):
+            factor = broadcast(builder.load(builder.gep(row, [along_a])))
+            for accumulator, u in zip(accumulators[r * panels:], us):
+                builder.store(builder.call(fma, [factor, u, builder.load(accumulator)]), accumulator)
+    for accumulator, line in zip(accumulators, lines(11, C, c_start, c_row)):
+        builder.store(builder.load(accumulator), line, align=item_bytes)
+
+
+def prefetch(builder, pointer):
+    """Ask for a cache line that will be read soon."""
+    byte = ir.IntType(8).as_pointer()
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(ir.VoidType(), [byte, I32, I32, I32]), "llvm.prefetch.p0i8")
+    builder.call(function, [builder.bitcast(pointer, byte), I32(0), I32(2), I32(1)])

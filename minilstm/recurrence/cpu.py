@@ -2,22 +2,23 @@
 
 What makes it fast:
 
-1.  The input's part of the pre-activations, x @ W.T + b, is made where it is used, a step at a time for all rows of a
-    group, or, for a batch of few rows, in one product for the whole sequence.
-2.  A thread owns some batch rows for the whole sequence.  Rows of a batch never meet, so no step waits for a thread,
-    and the cell's formulas run while the pre-activations are in the nearest cache.
-3.  U is packed once per call and multiplied by a register-blocked kernel (``matmul/micro_kernel.py``).
-4.  A masked step is skipped: at every step the rows that are real are gathered, and only these are computed.  (The
-    products over the whole sequence pass over it.)
+1.  A thread owns some batch rows for the whole sequence.  Rows of a batch never meet, so no step waits for a thread.
+2.  W and U are packed once per call and multiplied by a register-blocked kernel (``matmul/micro_kernel.py``).  The
+    cell's formulas run on some units at a time, while their pre-activations are in the nearest cache.
+3.  A masked step is skipped: at every moment the rows that are real are gathered, and only these are computed
+    (``schedule.py``).
+4.  The backward pass goes in stretches of time, so short that the gradients of the pre-activations are still in a cache
+    when the gradients of the weights are made of them.
+5.  Memory is used again (``machine/buffers.py``), and without a cache for the backward pass next to none is needed.
 
-Rows are dealt to the threads by falling length, like cards, so that each gets long and short ones.  What a row computes
-depends on nothing but the row: the results are the same bits for any number of threads, any batch around it and any
-padding.
+What a row computes depends on nothing but the row: the results are the same bits for any number of threads, any batch
+around it and any padding.
 
     B  batch     T  time steps     D  input features     H  hidden units     S  states     G  blocks of W and U
     R  width of h: H, or less for a cell that projects its output; then h takes the first R columns of its row
     A  pre-activation blocks: G, or 2G (input's, then state's) for a cell that keeps them apart
     N  numbers that a unit saves for the backward pass     P  parameters that a unit has for itself
+    n  real steps of all rows together, in the order of ``schedule.py``
 """
 import functools
 from typing import NamedTuple
@@ -25,17 +26,21 @@ from typing import NamedTuple
 import numpy as np
 
 from ..cells import Cell, Weights
+from ..machine.buffers import empty, zeros
 from ..machine.kernel import is_ours, kernel
 from ..machine.threads import spread, threads_for
-from ..masking.reference import select
-from ..matmul.cpu import add_product, fill_with_product, pack, product
+from ..matmul.cpu import add_product, lanes_of, pack, pack_rows, product
+from .cpu_one_product import one_product_kernels
 from .cpu_two_products import two_product_kernels
-from .rows import copy_row, mix, mix_backward
+from .schedule import Schedule, groups, schedule, stretches
 
-ROWS_AT_ONCE = 64           # in a group, at most: one reading of a panel of U serves them all
+UNITS_AT_ONCE = 64          # whose formulas are computed together: their pre-activations stay in the nearest cache
 ROWS_IN_LOOP = 8            # for a batch of at least so many rows x @ W.T is made inside the loop, a step at a time: it
-#                             costs less than to write it for the whole sequence and to read it again,
-BYTES_IN_LOOP = 4 * 2**20   # and for a W of at most so many bytes: a larger one drives U out of the caches
+BYTES_IN_LOOP = 4 * 2**20   # costs less than to write it for the whole sequence and to read it again.  But a W of more
+#                             bytes drives U out of the caches,
+BYTES_ALWAYS = 2**16        # and one of so few is read at each step in no time, even for a single row
+STRETCH_BYTES = 4 * 2**20   # of gradients of pre-activations that are made before they are used,
+STRETCH_STEPS = 512         # but so many steps at least: each use reads and writes the gradients of all weights
 
 
 class Cache(NamedTuple):
@@ -44,82 +49,152 @@ class Cache(NamedTuple):
     weights: Weights
     x: np.ndarray           # (B,T,D)
     mask: np.ndarray        # (B,T)
+    plan: Schedule          # of the mask
     reverse: bool
     zone: np.ndarray        # (B,T,S,H), or (0,0,S,H) without zoneout
-    saved: np.ndarray       # (B,T,N,H)
-    states: np.ndarray      # (B,T+1,S,H)
-    fresh: np.ndarray       # like zone: what the cell made of the states, before zoneout
+    saved: np.ndarray       # (B,T,N,width): H, or more (``units_of``), like the next two
+    states: np.ndarray      # (B,T+1,S,width)
+    fresh: np.ndarray       # (B,T,S,width): what the cell made of the states, before zoneout; no rows without
 
 
-def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None):
+def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, caching=True):
     """x (B,T,D), mask (B,T), initial: one (B,R) or (B,H) for each of cell.states; zoneout: for each of them a (B,T,R)
-    or (B,T,H), or None -> a tuple of states with T+1 slots, Cache."""
+    or (B,T,H), or None -> y (B,T,R), 0 at masked steps; the final states as a tuple; Cache, or None unless caching."""
     B, T, D = x.shape
     GH, R = weights.U.shape
-    G, S, N = len(cell.blocks), len(cell.states), len(cell.saved)
-    H = GH // G
-    states = np.empty((B, T + 1, S, H), x.dtype)
+    S, N = len(cell.states), len(cell.saved)
+    H = GH // len(cell.blocks)
+    lanes = lanes_of(x.dtype)
+    width, units = units_of(cell, H, lanes)
+    slots = T + 1 if caching else 2                                         # of states: all moments, or two in turn
+    states = empty((B, slots, S, width), x.dtype)
     for k, s0 in enumerate(initial):
-        states[:, T if reverse else 0, k, :s0.shape[1]] = s0
+        states[:, T % slots if reverse else 0, k, :s0.shape[1]] = s0
     zone = side_by_side(zoneout, H) if zoneout else np.empty((0, 0, S, H), x.dtype)
-    fresh = np.empty_like(zone)
-    saved = np.empty((B, T, N, H), x.dtype)
+    fresh = empty((*zone.shape[:3], width), x.dtype)
+    saved = empty((B if caching else 0, T, N, width), x.dtype)
+    y = empty((B, T, R), x.dtype)
+    plan = schedule(mask)
+    n = int(plan.first[T])
     b_x, b_h, own = biases_and_own(cell, weights)
-    in_loop = B >= ROWS_IN_LOOP and weights.W.nbytes <= BYTES_IN_LOOP
-    if not in_loop:
-        fill_with_product(saved.reshape(B * T, N * H), x.reshape(B * T, D), weights.W.T, b_x)
-    W_panels = pack(weights.W.T if in_loop else weights.W.T[:, :0])
-    U_panels, second_panels = (pack(matrix.T) for matrix in two_matrices(cell, weights))
+    if width > H and len(own):
+        own = np.pad(own, ((0, 0), (0, width - H)))
+    in_loop = multiplies_in_loop(weights.W, B)
+    first, second = two_matrices(cell, weights)
+    order_x, order_h = (order_of_columns(len(matrix) // H, H, width, units, lanes) for matrix in (weights.W, first))
+    W_panels = pack_rows(weights.W if in_loop else weights.W[:, :0], order_x)
+    U_panels, second_panels = pack_rows(first, order_h), pack(second.T)
+    b_x_panels, b_h_panels = (np.append(b, x.dtype.type(0))[order_x].reshape(-1, lanes) for b in (b_x, b_h))
     forward_rows, _ = kernels(cell)
-    threads = threads_for(mask.sum() * (weights.W.size + weights.U.size + weights.W_hr.size))
-    groups = deal(mask, threads)
-    spread(lambda k: forward_rows(x, saved, states, fresh, mask, zone, keep_of(weights), groups[k], R, W_panels,
-                                  U_panels, second_panels, b_x, b_h, own, reverse), len(groups), threads)
-    found = tuple(states[:, :, k, :s0.shape[1]] for k, s0 in enumerate(initial))
-    return found, Cache(cell, weights, x, mask, reverse, zone, saved, states, fresh)
+    threads = threads_for(n * (weights.W.size + weights.U.size + weights.W_hr.size))
+    shares = groups(plan, threads)
+    steps_at_once = n if in_loop else max(STRETCH_STEPS, STRETCH_BYTES // (GH * x.itemsize))
+    for moments in stretches(plan, steps_at_once, backwards=reverse):
+        a_x = np.empty((0, GH), x.dtype) if in_loop else product(x[places(plan, moments)], weights.W.T, b_x)
+        spread(lambda k: forward_rows(
+            x, a_x, y, saved, states, fresh, mask, numbers(plan, shares[k], moments), zone, keep_of(weights),
+            plan.order[slice(*shares[k])], moments, units, W_panels, U_panels, second_panels, b_x_panels, b_h_panels, own,
+            reverse), len(shares), threads)
+    finals = tuple(states[:, 0 if reverse else T % slots, k, :s0.shape[1]] for k, s0 in enumerate(initial))
+    return y, finals, Cache(cell, weights, x, mask, plan, reverse, zone, saved, states, fresh) if caching else None
 
 
 def backward(cache, dy, d_final):
     """dy (B,T,R): gradient of the output h of every real step; d_final: for each state the gradient of its final value.
 
-    -> dx (B,T,D), the gradients of the initial states as a tuple, Weights of gradients."""
-    cell, weights, x, mask, reverse, zone, saved, states, fresh = cache
+    -> dx (B,T,D), 0 at masked steps; the gradients of the initial states as a tuple; Weights of gradients."""
+    cell, weights, x, mask, plan, reverse, zone, saved, states, fresh = cache
     B, T, D = x.shape
     GH, R = weights.U.shape
     H = GH // len(cell.blocks)
-    da = np.zeros((B, T, GH * (1 + cell.apart) + len(weights.W_hr)), x.dtype)
+    width = GH * (1 + cell.apart) + len(weights.W_hr)                       # of a step's gradients of pre-activations
     d_state = side_by_side(d_final, H)                                      # (B,S,H)
     _, _, own = biases_and_own(cell, weights)
     d_own = np.zeros((B, *own.shape), x.dtype)                              # row by row, so that threads share none
     first, second = two_matrices(cell, weights)
     U_panels, second_panels = pack(first), pack(second)
+    in_loop = multiplies_in_loop(weights.W, B)
+    W_panels = pack(weights.W if in_loop else weights.W[:, :0])
+    dx = empty(x.shape, x.dtype) if in_loop else zeros(x.shape, x.dtype)
+    sums = Sums(cell, weights)
     _, backward_rows = kernels(cell)
-    threads = threads_for(mask.sum() * (weights.U.size + weights.W_hr.size))
-    groups = deal(mask, threads)
-    spread(lambda k: backward_rows(saved, states, fresh, mask, zone, keep_of(weights), groups[k], R, U_panels,
-                                   second_panels, own, reverse, dy, d_state, da, d_own), len(groups), threads)
-
-    da = da.reshape(B * T, da.shape[2])
-    da_x, da_h = da[:, :GH], da[:, GH * cell.apart:GH * (1 + cell.apart)]   # the same array unless cell.apart
-    h_prev = states[:, 1:, 0, :R] if reverse else states[:, :T, 0, :R]
-    dx = product(da_x, weights.W).reshape(B, T, D)                          # a_x = x @ W.T + b_ih
-    dW = product(da_x.T, x.reshape(B * T, D))                               # a_x = x @ W.T + b_ih
-    dU = product(da_h[:, :len(first)].T, heard(weights, h_prev, mask))      # a_h = (h_prev * keep) @ U.T + b_hh
-    dW_hr = np.zeros_like(weights.W_hr)
-    if cell.projects:
-        m = select(saved[:, :, -1], mask).reshape(B * T, H)
-        dW_hr = product(da[:, GH:].T, m)                                    # h = m @ W_hr.T
-    elif cell.second_forward_row:
-        v = heard(weights, saved[:, :, -1], mask)
-        dU = np.concatenate([dU, product(da_h[:, -H:].T, v)])               # w += (v * keep) @ U[-H:].T
-    d_own, db = np.split(d_own.sum(axis=0), [len(weights.own)])
-    if cell.biases_after:
-        db_ih, db_hh = db.reshape(2, GH)
-    else:
-        db_ih = da_x.sum(axis=0)                                            # a_x = ... + b_ih
-        db_hh = da_h.sum(axis=0) if cell.apart else db_ih                   # a_h = ... + b_hh
+    threads = threads_for(int(plan.first[T]) * (weights.W.size + weights.U.size + weights.W_hr.size))
+    shares = groups(plan, threads)
+    steps_at_once = max(STRETCH_STEPS, STRETCH_BYTES // (width * x.itemsize))
+    for moments in stretches(plan, steps_at_once, backwards=not reverse):
+        n = int(plan.first[moments[1]] - plan.first[moments[0]])
+        da = empty((n, width), x.dtype)
+        heard = empty((n, D + R + (H if len(second) else 0)), x.dtype)
+        spread(lambda k: backward_rows(
+            x, dy, dx, saved, states, fresh, mask, numbers(plan, shares[k], moments), zone, keep_of(weights),
+            plan.order[slice(*shares[k])], moments, U_panels, W_panels, second_panels, own, reverse, d_state, da, heard,
+            d_own), len(shares), threads)
+        if not in_loop:
+            dx[places(plan, moments)] = product(da[:, :GH], weights.W)      # a_x = x @ W.T + b_ih
+        sums.add(da, heard)
     d_initial = tuple(d_state[:, k, :d.shape[1]] for k, d in enumerate(d_final))
-    return dx, d_initial, Weights(dW, dU, db_ih, db_hh, d_own, dW_hr)
+    return dx, d_initial, sums.weights(d_own.sum(axis=0))
+
+
+class Sums:
+    """The gradients of the weights, summed over all steps.  da (n,...): the gradients of the pre-activations, of x and h
+    apart or together, then of a second product; heard (n,...): x, h_prev * keep, and what the second product read."""
+
+    def __init__(self, cell, weights):
+        self.cell, self.W, self.U = cell, weights.W, weights.U
+        self.first, self.second = (len(matrix) for matrix in two_matrices(cell, weights))
+        GH, D = weights.W.shape
+        R, dtype = weights.U.shape[1], weights.W.dtype
+        self.together = not cell.apart and not self.second                  # one da for [x, h]
+        if self.together:
+            self.dWU = zeros((GH, D + R), dtype)
+            self.dW, self.dU = self.dWU[:, :D], self.dWU[:, D:]
+        else:
+            self.dW, self.dU = zeros((GH, D), dtype), zeros((GH, R), dtype)
+        self.dW_hr = zeros(weights.W_hr.shape, dtype)
+        self.db = np.zeros((1 + cell.apart) * GH, dtype)
+
+    def add(self, da, heard):
+        """The share of some steps, all of them or a stretch of time."""
+        GH, D = self.W.shape
+        R, first = self.U.shape[1], self.first
+        x, h, read = heard[:, :D], heard[:, D:D + R], heard[:, D + R:]
+        da_h = da[:, GH * self.cell.apart:]
+        if self.together:
+            add_product(self.dWU, da.T, heard)                              # a = x @ W.T + h @ U.T
+        else:
+            add_product(self.dW, da[:, :GH].T, x)                           # a_x = x @ W.T
+            add_product(self.dU[:first], da_h[:, :first].T, h)              # a_h = h @ U.T
+        if self.second:                                                     # w += read @ second.T
+            add_product(self.dW_hr if self.cell.projects else self.dU[first:], da[:, -self.second:].T, read)
+        if not self.cell.normalises:
+            self.db += da[:, :len(self.db)].sum(axis=0)                     # a_x = ... + b_ih,  a_h = ... + b_hh
+
+    def weights(self, d_own):
+        """d_own (P,H) -> Weights."""
+        GH = len(self.W)
+        own, db = d_own, self.db
+        if self.cell.normalises:
+            own, db = d_own[:len(self.cell.own)], d_own[len(self.cell.own):].ravel()
+        return Weights(self.dW, self.dU, db[:GH], db[-GH:], own, self.dW_hr)
+
+
+def multiplies_in_loop(W, B):
+    """Is x @ W.T made step by step, or for many steps at once?"""
+    return W.nbytes <= (BYTES_IN_LOOP if B >= ROWS_IN_LOOP else BYTES_ALWAYS)
+
+
+def places(plan, moments):
+    """Where in a (B,T) array the real steps of some moments stand, in the order of their numbers: rows, moments."""
+    first, last = moments
+    t, rank = np.nonzero(plan.real[first:last])
+    return plan.order[rank], first + t
+
+
+def numbers(plan, ranks, moments):
+    """(T,) of each moment the number of the first real step of some ranks, counted from the first of the moments."""
+    first = plan.first[:-1] - plan.first[moments[0]]
+    return first + np.count_nonzero(plan.real[:, :ranks[0]], axis=1) if ranks[0] else first
 
 
 def side_by_side(arrays, H):
@@ -131,13 +206,13 @@ def side_by_side(arrays, H):
 
 
 def biases_and_own(cell, weights):
-    """What is added to x @ W.T, what is added to h_prev @ U.T (empty: it is in the first already), and what the units
-    have for themselves, which for some cells includes the biases."""
+    """What is added to x @ W.T, what is added to h_prev @ U.T (nothing, if it is in the first already), and what the
+    units have for themselves, which for some cells includes the biases."""
     b_ih, b_hh, own = weights.b_ih, weights.b_hh, weights.own
-    if cell.biases_after:
+    if cell.normalises:
         H = own.shape[1]
         return np.zeros_like(b_ih), np.zeros_like(b_hh), np.concatenate([own, b_ih.reshape(-1, H), b_hh.reshape(-1, H)])
-    return (b_ih, b_hh, own) if cell.apart else (b_ih + b_hh, b_hh[:0], own)
+    return (b_ih, b_hh, own) if cell.apart else (b_ih + b_hh, np.zeros_like(b_hh), own)
 
 
 def two_matrices(cell, weights):
@@ -153,114 +228,32 @@ def keep_of(weights):
     return np.empty((0, weights.U.shape[1]), weights.U.dtype) if weights.keep is None else weights.keep
 
 
-def heard(weights, h, mask):
-    """h * keep of every step (B,T,R), 0 where masked -> (B*T,R)."""
-    h = select(h, mask)
-    if weights.keep is not None:
-        h *= weights.keep[:, None]
-    return h.reshape(-1, h.shape[2])
+def units_of(cell, H, lanes):
+    """(the width of a row of states, how many units the formulas are computed for together).
+
+    A row that is shorter than a vector is filled up to one: a loop over less than a vector takes unit by unit.  A cell
+    that looks at all units of a row together gets them alone, and all of them."""
+    if cell.normalises or cell.second_forward_row:
+        return H, H
+    return max(H, lanes), min(max(H, lanes), UNITS_AT_ONCE)
 
 
-def deal(mask, threads):
-    """Batch rows in groups, one call of a kernel each, as many a thread as it takes: longest first, dealt in turn."""
-    B = len(mask)
-    longest_first = np.argsort(-mask.sum(axis=1), kind="stable")
-    groups = threads * max(1, -(-B // (threads * ROWS_AT_ONCE)))
-    return [np.ascontiguousarray(longest_first[k::groups]) for k in range(min(B, groups))]
+@functools.lru_cache(maxsize=64)
+def order_of_columns(blocks, H, width, units, lanes):
+    """The rows of a matrix of ``blocks`` times H, as columns of panels: for some units at a time, block by block, filled
+    up to whole panels, and each block to ``width``, with -1."""
+    rows = np.full((blocks, width), -1)
+    rows[:, :H] = np.arange(blocks * H).reshape(blocks, H)
+    order = []
+    for u in range(0, width, units):
+        some = rows[:, u:u + units].ravel()
+        order += [some, np.full(-len(some) % lanes, -1)]
+    return np.concatenate(order)
 
 
 @functools.cache
 def kernels(cell):
     """(forward_rows, backward_rows) with the cell's formulas compiled into them."""
-    forward_row, backward_row = cell.forward_row, cell.backward_row
-    G = len(cell.blocks)
-    A = G * (1 + cell.apart)
-    rows = (forward_row, backward_row, cell.second_forward_row, cell.second_backward_row)
+    rows = (cell.forward_row, cell.backward_row, cell.second_forward_row, cell.second_backward_row)
     compiled = functools.partial(kernel, cached=all(is_ours(row) for row in rows if row))
-    if cell.second_forward_row:
-        return two_product_kernels(cell, compiled)
-
-    @compiled
-    def forward_rows(x, saved, states, fresh, mask, zone, keep, rows, R, W_panels, U_panels, second_panels, b_x, b_h,
-                     own, reverse):
-        """The whole sequence for some batch rows.  Fills saved (B,T,N,H); without W_panels it holds x @ W.T + b_x in
-        its first G blocks on entry.  b_h: the bias of the state's part, empty if it is in b_x already."""
-        T, H = saved.shape[1], saved.shape[3]
-        D, lanes = x.shape[2], U_panels.shape[2]
-        first = (A - G) * H                                                 # column of h_prev @ U.T in a
-        real = np.empty(len(rows), np.int64)
-        x_t = np.empty((len(rows), D), saved.dtype)
-        h_prev = np.empty((len(rows), R), saved.dtype)
-        a = np.zeros((len(rows), first + len(U_panels) * lanes), saved.dtype)
-        for turn in range(T):
-            t = T - 1 - turn if reverse else turn
-            before, after = (t + 1, t) if reverse else (t, t + 1)
-            n = 0
-            for b in rows:
-                if mask[b, t]:
-                    real[n] = b
-                    copy_row(h_prev[n], states[b, before, 0])
-                    if len(keep):
-                        h_prev[n] *= keep[b]
-                    copy_row(a[n, G * H:G * H + len(b_h)], b_h)
-                    if len(W_panels):
-                        copy_row(x_t[n], x[b, t])
-                        copy_row(a[n, :G * H], b_x)
-                    else:
-                        for k in range(G):
-                            copy_row(a[n, k * H:(k + 1) * H], saved[b, t, k])
-                    n += 1
-                else:
-                    states[b, after] = states[b, before]
-            for p in range(len(W_panels)):                                  # a_x += x @ W.T
-                add_product(x_t, n, W_panels, p, 0, D, a, p * lanes)
-            for p in range(len(U_panels)):                                  # a_h += h_prev @ U.T
-                add_product(h_prev, n, U_panels, p, 0, R, a, first + p * lanes)
-            for r in range(n):
-                b = real[r]
-                new = fresh[b, t] if len(zone) else states[b, after]
-                forward_row(a[r, :A * H].reshape((A, H)), own, states[b, before], new, saved[b, t])
-                if len(zone):
-                    mix(zone[b, t], states[b, before], new, states[b, after])
-
-    @compiled
-    def backward_rows(saved, states, fresh, mask, zone, keep, rows, R, U_panels, second_panels, own, reverse, dy,
-                      d_state, da, d_own):
-        """The reverse of ``forward_rows``.  d_state: of the final states on entry, of the initial ones on return.
-        Fills da (B,T,A*H) at real steps, adds to d_own (B,P,H)."""
-        T, H = saved.shape[1], saved.shape[3]
-        lanes = U_panels.shape[2]
-        real = np.empty(len(rows), np.int64)
-        stay = np.empty((len(rows), *d_state.shape[1:]), saved.dtype)
-        da_h = np.empty((len(rows), G * H), saved.dtype)
-        dh_prev = np.empty((len(rows), len(U_panels) * lanes), saved.dtype)
-        for turn in range(T):
-            t = turn if reverse else T - 1 - turn
-            before, after = (t + 1, t) if reverse else (t, t + 1)
-            n = 0
-            for b in rows:
-                if mask[b, t]:
-                    for j in range(R):
-                        d_state[b, 0, j] += dy[b, t, j]                     # y = h
-                    new = fresh[b, t] if len(zone) else states[b, after]
-                    if len(zone):
-                        mix_backward(zone[b, t], d_state[b], stay[n])
-                    backward_row(saved[b, t], own, states[b, before], new, d_state[b],
-                                 da[b, t, :A * H].reshape((A, H)), d_own[b])
-                    if len(zone):
-                        d_state[b] += stay[n]
-                    real[n] = b
-                    copy_row(da_h[n], da[b, t, (A - G) * H:])
-                    for j in range(dh_prev.shape[1]):
-                        dh_prev[n, j] = 0
-                    n += 1
-            for p in range(len(U_panels)):                                  # a_h = h_prev @ U.T + b_hh
-                add_product(da_h, n, U_panels, p, 0, G * H, dh_prev, p * lanes)
-            for r in range(n):
-                b = real[r]
-                if len(keep):
-                    dh_prev[r, :R] *= keep[b]
-                for j in range(R):
-                    d_state[b, 0, j] += dh_prev[r, j]
-
-    return forward_rows, backward_rows
+    return (two_product_kernels if cell.second_forward_row else one_product_kernels)(cell, compiled)

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..cells import Cell, Weights
 from ..cells.products import zeros_like
+from ..masking.reference import select
 
 
 class Cache(NamedTuple):
@@ -39,9 +40,9 @@ def walk(T, reverse):
     return [(t, t + 1, t) for t in reversed(range(T))] if reverse else [(t, t, t + 1) for t in range(T)]
 
 
-def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None):
+def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, caching=True):
     """x (B,T,D), mask (B,T), initial: one (B,R) or (B,H) for each of cell.states; zoneout: for each of them a (B,T,R)
-    or (B,T,H), or None -> a tuple of states with T+1 slots, Cache."""
+    or (B,T,H), or None -> y (B,T,R), 0 at masked steps; the final states as a tuple; Cache, or None unless caching."""
     B, T, D = x.shape
     states = [np.empty((B, T + 1, s.shape[1]), x.dtype) for s in initial]
     for s, s0 in zip(states, initial):
@@ -52,18 +53,22 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None):
         x_t = np.ascontiguousarray(x[:, t])             # or the product of one step would round as T's stride decides
         prev = [np.where(real, s[:, before], 0) for s in states]        # masked rows compute with zeros, for nothing
         new, steps[t] = cell.step(weights, x_t, *prev)
+        if not caching:
+            del steps[t]
         if zoneout:
             new = [np.where(z[:, t] == 1, s_prev, z[:, t] * s_prev + (1 - z[:, t]) * s_new)
                    for z, s_prev, s_new in zip(zoneout, prev, new)]
         for s, s_new in zip(states, new):
             s[:, after] = np.where(real, s_new, s[:, before])
-    return tuple(states), Cache(cell, weights, mask, reverse, zoneout, steps, D)
+    y = select(states[0][:, :-1] if reverse else states[0][:, 1:], mask)
+    finals = tuple(s[:, 0 if reverse else T] for s in states)
+    return y, finals, Cache(cell, weights, mask, reverse, zoneout, steps, D) if caching else None
 
 
 def backward(cache, dy, d_final):
     """dy (B,T,R): gradient of the output h of every real step; d_final: for each state the gradient of its final value.
 
-    -> dx (B,T,D), the gradients of the initial states as a tuple, Weights of gradients."""
+    -> dx (B,T,D); the gradients of the initial states as a tuple; Weights of gradients."""
     cell, weights, mask, reverse, zoneout, steps, D = cache
     B, T, _ = dy.shape
     dx = np.empty((B, T, D), dy.dtype)

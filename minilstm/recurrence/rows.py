@@ -1,5 +1,24 @@
-"""What the compiled loops do with a row besides its formulas: copy it, and zoneout."""
+"""What the compiled loops do with a row besides its formulas: copy it, clear it, take a part of it, and zoneout."""
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
 from ..cells.activations import ONE, formula
+
+
+@intrinsic
+def from_column(typingctx, array, first):
+    """array[:, first:] for a contiguous array of two axes, but still of its shape, so that the distance of its rows, and
+    with it the vector form of a loop over columns, stays known to the compiler.  The last ``first`` columns are not
+    there: nobody may touch them."""
+    def codegen(context, builder, signature, args):
+        shifted = context.make_array(array)(context, builder, args[0])
+        shifted.data = builder.gep(shifted.data, [args[1]])
+        shifted.meminfo = cgutils.get_null_value(shifted.meminfo.type)          # borrowed: it must not outlive ``array``
+        shifted.parent = cgutils.get_null_value(shifted.parent.type)
+        return shifted._getvalue()
+
+    return array(array, types.intp), codegen
 
 
 @formula
@@ -7,6 +26,13 @@ def copy_row(target, source):
     """target[:] = source, as many numbers as target has.  Numba's own assignment of slices takes twice as long."""
     for j in range(target.shape[0]):
         target[j] = source[j]
+
+
+@formula
+def clear_row(target):
+    """target[:] = 0."""
+    for j in range(target.shape[0]):
+        target[j] = 0
 
 
 @formula
