@@ -8,17 +8,18 @@ source is compiled into ``@njit`` loops and ``@cuda.jit`` kernels.  Two rules ke
   a loop that contains a call does not become vector instructions.
 
 On NumPy arrays ``tanh`` is NumPy's.  Compiled code gets ``tanh`` and ``sigmoid`` made of arithmetic, because a call
-into the C library cannot be vectorised.  Both follow from one exponential, taken of a negative number so that nothing
-overflows:
+into the C library cannot be vectorised.  Both follow from one exponential:
 
-    exp(-a) = 2**-n * exp(r)        n = round(a / log 2),  r = n * log 2 - a,  |r| <= log(2) / 2
-    exp(r)  = 1 + r + r**2 / 2! + r**3 / 3! + ...
+    exp(t) = s * (1 + p)        s = 2**n,  n = round(t / log 2),  p = exp(r) - 1,  r = t - n * log 2,  |r| <= log(2) / 2
 
-    tanh(x)    = sign(x) * (1 - exp(-2|x|)) / (1 + exp(-2|x|))
-    sigmoid(x) = 1 / (1 + exp(-|x|))  for x >= 0,   exp(-|x|) / (1 + exp(-|x|))  for x < 0
+    sigmoid(x) = 1 / (1 + exp(-x))
+    tanh(x)    = sign(x) * (1 - 2 / (1 + exp(2|x|)))                    from |x| = 0.625 on
+    tanh(x)    = x + x**3 * q(x**2)                                     below, where the difference would lose digits
 
-log 2 is taken in two parts, the first with so few bits that n times it is exact (Cody and Waite, Software Manual for
-the Elementary Functions, 1980).  ``tests/test_activations.py`` measures the error against extended precision.
+p = r + r**2 * (1/2 + r/6 + ...) and q are polynomials that meet the function at Chebyshev's points.  log 2 is taken in
+two parts, the first with so few bits that n times it is exact (Cody and Waite, Software Manual for the Elementary
+Functions, 1980).  1 + exp(t) is rounded once: s * p is added to 1 + s in one instruction, and 1 + s is exact while s is
+of moderate size.  ``tests/test_activations.py`` measures the error against extended precision.
 """
 import math
 
@@ -64,53 +65,76 @@ def d_sigmoid(s):
 
 # --------------------------------------------------------------------- the compiled forms, for one floating-point type
 
-def _compiled(Float, Int, mantissa_bits, exponent_bias, terms, zero_beyond, log2_high, log2_low):
-    """(tanh, sigmoid) for one type.  exp(-a) rounds to zero for a > zero_beyond."""
-    one, two, half = Float(1), Float(2), Float(0.5)
-    per_log2, high, low, limit = Float(1 / math.log(2)), Float(log2_high), Float(log2_low), Float(zero_beyond)
-    shift, bias, one_bit = Int(mantissa_bits), Int(exponent_bias), Int(1)
-    coefficients = tuple(Float(1 / math.factorial(k)) for k in range(terms, 1, -1))
+def _polynomial(series, terms, low, high):
+    """The polynomial that meets sum(series[k] * x**k) at Chebyshev's points of [low, high]: coefficients, highest first."""
+    found = np.polynomial.Chebyshev.interpolate(np.polynomial.Polynomial(series), terms - 1, [low, high])
+    return found.convert(kind=np.polynomial.Polynomial, domain=[-1, 1]).coef[::-1]
+
+
+def _tanh_series(terms):
+    """Of (tanh(x) - x) / x**3 in powers of x**2, from tanh' = 1 - tanh**2."""
+    t = [0.0, 1.0]                                                  # of tanh in powers of x
+    for k in range(1, 2 * terms + 3):
+        t.append(-sum(t[j] * t[k - j] for j in range(k + 1)) / (k + 1))
+    return t[3:2 * terms + 3:2]
+
+
+def _compiled(Float, Int, mantissa_bits, exponent_bias, exp_terms, tanh_terms, log2_high, log2_low, room, lowest, highest):
+    """(tanh, sigmoid) for one type.
+
+    room: sigmoid is computed as 2**-room / (2**-room + 2**-room * exp(-x)), so that exp(-x) may go beyond the largest
+    number while the result is not yet zero.  lowest, highest: of -x, beyond which sigmoid is 1 and 0."""
+    zero, one, two, small = Float(0), Float(1), Float(2), Float(0.625)
+    per_log2, high, low = Float(1 / math.log(2)), Float(log2_high), Float(log2_low)
+    to_integer = Float(1.5 * 2.0**mantissa_bits)                    # x + it - it is x rounded to an integer,
+    shift, bias, bias_less_room = Int(mantissa_bits), Int(exponent_bias), Int(exponent_bias - room)
+    unit = Float(2.0**-room)                                        # which the last bits of x + it spell out
+    lowest, highest, many = Float(lowest), Float(highest), Float(8)
+    tanh_is_one = Float(mantissa_bits + 3)                          # for 2|x| from here on
+    limit = math.log(2) / 2
+    exp_series = _polynomial([1 / math.factorial(k + 2) for k in range(25)], exp_terms, -limit, limit)
+    exp_series = tuple(Float(c) for c in exp_series)
+    tanh_series = tuple(Float(c) for c in _polynomial(_tanh_series(40), tanh_terms, 0, 0.625**2))
 
     @register_jitable(forceinline=True)
-    def power_of_two(n):
-        return Int((bias + n) << shift).view(Float)
-
-    @register_jitable(forceinline=True)
-    def exp_minus(a):
-        """(p, s, t) with exp(-a) = (1 + p) * s * t for a >= 0.  The scale is in two factors, since 2**-n may be
-        smaller than the smallest normal number.  A NaN goes through the p, never through the conversion to integer."""
-        in_range = a if a < limit else limit
-        a = limit if a > limit else a
-        whole = Int(in_range * per_log2 + half)
-        n = Float(whole)
-        r = (n * high - a) + n * low
-        p = coefficients[0]
-        for k in range(1, len(coefficients)):
-            p = p * r + coefficients[k]
+    def exp(t, bias):
+        """(p, s) with exp(t) = s * (1 + p), s divided by two as often as ``bias`` is smaller than the type's.  t is
+        moderate, or NaN: then p is NaN."""
+        shifted = Float(t * per_log2 + to_integer)
+        n = shifted - to_integer
+        r = (t - n * high) - n * low
+        p = exp_series[0]
+        for k in range(1, len(exp_series)):
+            p = p * r + exp_series[k]
         p = p * (r * r) + r
-        first = whole >> one_bit
-        return p, power_of_two(-first), power_of_two(first - whole)
+        return p, Int((shifted.view(Int) + bias) << shift).view(Float)
 
     def tanh(x):
-        p, s, t = exp_minus(two * abs(x))
-        scale = s * t
-        minus_one = scale * p + (scale - one)                       # exp(-2|x|) - 1, exact for small x too
-        return math.copysign(minus_one / (minus_one + two), x)
+        a = abs(x)
+        t = two * a
+        p, s = exp(tanh_is_one if t > tanh_is_one else t, bias)
+        large = one - two / (s * p + (s + one))
+        square = a * a
+        q = tanh_series[0]
+        for k in range(1, len(tanh_series)):
+            q = q * square + tanh_series[k]
+        return math.copysign(a * (square * q) + a if a < small else large, x)
 
     def sigmoid(x):
-        p, s, t = exp_minus(abs(x))
-        z = (one + p) * s * t                                       # exp(-|x|)
-        numerator = z if x < Float(0) else one
-        return numerator / (one + z)
+        t = lowest if -x < lowest else -x
+        t = highest if t > highest else t
+        p, s = exp(t, bias_less_room)
+        first = zero if t > many else unit                          # 1 goes to s while 1 + s is exact, else to s * p
+        return unit / ((s * p + (unit - first)) + (s + first))
 
     return tanh, sigmoid
 
 
 _FORMS = {
-    types.float32: _compiled(np.float32, np.int32, 23, 127, terms=7, zero_beyond=104,
-                             log2_high=0.693359375, log2_low=-2.1219444005469057e-4),
-    types.float64: _compiled(np.float64, np.int64, 52, 1023, terms=13, zero_beyond=746,
-                             log2_high=0.693145751953125, log2_low=1.4286068203094173e-6),
+    types.float32: _compiled(np.float32, np.int32, 23, 127, exp_terms=5, tanh_terms=5, log2_high=0.693359375,
+                             log2_low=-2.1219444005469057e-4, room=32, lowest=-65, highest=110),
+    types.float64: _compiled(np.float64, np.int64, 52, 1023, exp_terms=11, tanh_terms=11, log2_high=0.693145751953125,
+                             log2_low=1.4286068203094173e-6, room=128, lowest=-600, highest=780),
 }
 
 

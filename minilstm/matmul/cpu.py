@@ -15,10 +15,11 @@ from numba.extending import register_jitable
 from ..machine.buffers import empty
 from ..machine.kernel import kernel
 from ..machine.threads import spread, threads_for
-from .micro_kernel import LINE_BYTES, ROWS, block_product
+from .micro_kernel import LINE_BYTES, ROWS, block_copy, block_product
 
 DEPTH = 512                 # of a stretch of k: 512 lines of a panel are 32 KiB
 CHUNK = 128                 # rows of A that one pass multiplies with a panel
+APART = 2                   # lines between their blocks: at a distance of 4 KiB, all would want the same place in a cache
 PANELS = 4                  # that rows left over are multiplied with at a time
 
 block_of_rows = block_product(ROWS)
@@ -27,6 +28,7 @@ block_of_two = block_product(2)
 block_of_one = block_product(1)
 wide_block_of_two = block_product(2, PANELS)
 wide_block_of_one = block_product(1, PANELS)
+copy_block = block_copy(ROWS)
 
 
 def lanes_of(dtype):
@@ -40,17 +42,18 @@ def multiply(A, a, rows, panels, first, last, S, s, s_row, C, c):
     the flat arrays.  A, S, C contiguous, of two axes; s_row: the distance of two rows of S, 0 to take one for all.
     C may be S.  C is filled up to the last lane of the last panel."""
     K, lanes = panels.shape[1:]
+    a_row = A.shape[1]
     left_over = rows % 4
     whole = rows - left_over
     for p in range(first, last):
         column = (p - first) * lanes
         for k in range(0, K if whole else 0, DEPTH):
-            depth = min(DEPTH, K - k)
+            depth, start = min(DEPTH, K - k), (p * K + k) * lanes
             if k == 0:
-                _multiply_rows(A, a, A.shape[1], 1, whole, panels, p, 0, depth, S, s + column, s_row,
+                _multiply_rows(A, a, ROWS * a_row, a_row, 1, whole, panels, start, depth, S, s + column, s_row,
                                C, c + column, C.shape[1])
             else:
-                _multiply_rows(A, a + k, A.shape[1], 1, whole, panels, p, k, depth, C, c + column, C.shape[1],
+                _multiply_rows(A, a + k, ROWS * a_row, a_row, 1, whole, panels, start, depth, C, c + column, C.shape[1],
                                C, c + column, C.shape[1])
     if left_over:
         _multiply_few(A, a + whole * A.shape[1], left_over, panels, first, last, S, s + whole * s_row, s_row,
@@ -82,32 +85,41 @@ def _multiply_few(A, a, rows, panels, first, last, S, s, s_row, C, c):
 
 
 @register_jitable
-def _multiply_rows(A, a, a_row, a_k, rows, panels, panel, first_k, depth, S, s, s_row, C, c, c_row):
-    """One stretch of one panel, for any number of rows; the distances as ``block_product`` has them."""
-    p = (panel * panels.shape[1] + first_k) * panels.shape[2]
-    r = 0
-    while r + ROWS <= rows:
-        block_of_rows(A, a + r * a_row, a_row, a_k, panels, p, p + depth * panels.shape[2] + r * depth * panels.shape[2] // (ROWS * ROWS), depth, S, s + r * s_row, s_row, C, c + r * c_row, c_row)
-        r += ROWS
-    while r + 4 <= rows:
-        block_of_four(A, a + r * a_row, a_row, a_k, panels, p, p + depth * panels.shape[2] + r * depth * panels.shape[2] // (ROWS * ROWS), depth, S, s + r * s_row, s_row, C, c + r * c_row, c_row)
-        r += 4
-    while r < rows:
-        block_of_one(A, a + r * a_row, a_row, a_k, panels, p, p + depth * panels.shape[2] + r * depth * panels.shape[2] // (ROWS * ROWS), depth, S, s + r * s_row, s_row, C, c + r * c_row, c_row)
-        r += 1
+def _multiply_rows(A, a, a_block, a_row, a_k, rows, panels, p, depth, S, s, s_row, C, c, c_row):
+    """One stretch of a panel, which begins at p, for any number of rows.  a_block: from ROWS rows of A to the next; the
+    other distances as ``block_product`` has them.  Meanwhile each block fetches a part of the stretch after this one."""
+    part = depth * panels.shape[2] // ROWS
+    ahead = p + depth * panels.shape[2]
+    left = rows
+    while left >= ROWS:
+        block_of_rows(A, a, a_row, a_k, panels, p, ahead, depth, S, s, s_row, C, c, c_row)
+        left -= ROWS
+        ahead += part
+        a += a_block
+        s += ROWS * s_row
+        c += ROWS * c_row
+    if left >= 4:
+        block_of_four(A, a, a_row, a_k, panels, p, ahead, depth, S, s, s_row, C, c, c_row)
+        left -= 4
+        a += 4 * a_row
+        s += 4 * s_row
+        c += 4 * c_row
+    for r in range(left):
+        block_of_one(A, a + r * a_row, a_row, a_k, panels, p, ahead, depth, S, s + r * s_row, s_row, C, c + r * c_row,
+                     c_row)
 
 
 @register_jitable
 def _pack_columns(B, first_k, depth, panels, panel):
     """panels[panel,k,lane] = B[first_k+k, panel*lanes+lane]; columns beyond the last are zero."""
     lanes = panels.shape[2]
-    first = panel * lanes
-    columns = min(lanes, B.shape[1] - first)
+    columns = B[first_k:first_k + depth, panel * lanes:(panel + 1) * lanes]
+    target = panels[panel]
     for k in range(depth):
-        for lane in range(columns):
-            panels[panel, k, lane] = B[first_k + k, first + lane]
-        for lane in range(columns, lanes):
-            panels[panel, k, lane] = 0
+        for lane in range(columns.shape[1]):
+            target[k, lane] = columns[k, lane]
+        for lane in range(columns.shape[1], lanes):
+            target[k, lane] = 0
 
 
 @kernel
@@ -147,14 +159,13 @@ def pack_rows(B, order):
 
 
 @kernel
-def _product_rows(A, B, bias, C, start, stop):
-    """Rows start to stop of C = A @ B + bias, or of C += A @ B if bias is empty.  C contiguous."""
+def _product_rows(A, B, bias, C, start, stop, panels, packed):
+    """Rows start to stop of C = A @ B + bias, or of C += A @ B if bias is empty.  C contiguous.  panels, packed: room
+    for a stretch of B, and for a stretch of some rows of A; none for the latter if its rows are contiguous."""
     K, N = B.shape
-    lanes = LINE_BYTES // B.itemsize
+    lanes = panels.shape[2]
     a_row, c_row = A.strides[0] // A.itemsize, C.shape[1]
-    row_is_contiguous = A.strides[1] == A.itemsize
-    panels = np.empty((-(-N // lanes), min(K, DEPTH), lanes), A.dtype)
-    packed = np.empty((0 if row_is_contiguous else min(K, DEPTH), CHUNK), A.dtype)
+    row_is_contiguous = len(packed) == 0
     edge = np.zeros((CHUNK, lanes), A.dtype)
     for row in range(start, stop):
         for n in range(len(bias)):
@@ -174,11 +185,14 @@ def _product_rows(A, B, bias, C, start, stop):
                     for r in range(rows):
                         for n in range(p * lanes, N):
                             edge[r, n - p * lanes] = C[first_row + r, n]
+                panel = p * panels.shape[1] * lanes
                 if row_is_contiguous:
                     a = first_row * a_row + first_k
-                    _multiply_rows(A, a, a_row, 1, rows, panels, p, 0, depth, target, c, stride, target, c, stride)
+                    _multiply_rows(A, a, ROWS * a_row, a_row, 1, rows, panels, panel, depth, target, c, stride,
+                                   target, c, stride)
                 else:
-                    _multiply_rows(packed, 0, 1, CHUNK, rows, panels, p, 0, depth, target, c, stride, target, c, stride)
+                    _multiply_rows(packed, 0, packed.shape[1] * ROWS, 1, ROWS, rows, panels, panel, depth,
+                                   target, c, stride, target, c, stride)
                 if not whole:
                     for r in range(rows):
                         for n in range(p * lanes, N):
@@ -187,10 +201,16 @@ def _product_rows(A, B, bias, C, start, stop):
 
 @register_jitable
 def _pack_rows(A, first_row, rows, first_k, depth, packed):
-    """packed[k,r] = A[first_row+r, first_k+k], a piece of a column at a time: there its numbers are neighbours."""
-    columns = A.T
+    """packed[r//ROWS, k, r%ROWS] = A[first_row+r, first_k+k], a piece of a column at a time: there its numbers are
+    neighbours."""
+    a_k, whole = A.strides[1] // A.itemsize, rows // ROWS
+    depth_of_packed = packed.shape[1]
     for k in range(depth):
-        packed[k, :rows] = columns[first_k + k, first_row:first_row + rows]
+        a = (first_k + k) * a_k + first_row
+        for block in range(whole):
+            copy_block(A, a + block * ROWS, packed, (block * depth_of_packed + k) * ROWS)
+        for r in range(whole * ROWS, rows):
+            packed[whole, k, r - whole * ROWS] = A[first_row + r, first_k + k]
 
 
 def product(A, B, bias=None):
@@ -208,7 +228,16 @@ def add_product(C, A, B):
 
 
 def _fill(C, A, B, bias):
-    _in_parts(lambda start, stop: _product_rows(A, B, bias, C, start, stop), len(A), A.size * B.shape[1])
+    K, N = B.shape
+    lanes, stretch = lanes_of(B.dtype), min(K, DEPTH)
+    chunks = 0 if A.strides[1] == A.itemsize else CHUNK // ROWS
+
+    def part(start, stop):
+        panels = empty((-(-N // lanes), stretch, lanes), B.dtype)
+        packed = empty((chunks, stretch + APART, ROWS), B.dtype)
+        _product_rows(A, B, bias, C, start, stop, panels, packed)
+
+    _in_parts(part, len(A), A.size * N)
 
 
 def _in_parts(task, count, multiply_adds):

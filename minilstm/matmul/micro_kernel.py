@@ -91,6 +91,8 @@ def _emit(context, builder, arg_types, args, rows, panels):
     accumulators = [cgutils.alloca_once(builder, vector) for _ in range(rows * panels)]    # LLVM makes them registers
     for accumulator, line in zip(accumulators, lines(8, S, s_start, s_row)):
         builder.store(builder.load(line, align=item_bytes), accumulator)
+    for line in lines(8, S, builder.add(s_start, builder.mul(s_row, I64(rows))), s_row):       # of the rows below
+        prefetch(builder, line)
     ahead = builder.gep(struct(4, P).data, [p_ahead])
     with cgutils.for_range(builder, depth, intp=I64) as loop:
         prefetch(builder, builder.gep(ahead, [builder.mul(loop.index, I64(lanes // ROWS))]))
@@ -103,6 +105,24 @@ def _emit(context, builder, arg_types, args, rows, panels):
                 builder.store(builder.call(fma, [factor, u, builder.load(accumulator)]), accumulator)
     for accumulator, line in zip(accumulators, lines(11, C, c_start, c_row)):
         builder.store(builder.load(accumulator), line, align=item_bytes)
+
+
+def block_copy(count):
+    """An intrinsic f(source, s_start, target, t_start) that copies so many neighbours, flat, as one vector.  A loop does
+    it one by one: the compiler cannot know that the two arrays do not overlap."""
+    @intrinsic
+    def copy(typingctx, source, s_start, target, t_start):
+        def codegen(context, builder, signature, args):
+            item_bytes = source.dtype.bitwidth // 8
+            vector = ir.VectorType(context.get_data_type(source.dtype), count).as_pointer()
+            start, end = (builder.bitcast(builder.gep(context.make_array(kind)(context, builder, array).data, [first]),
+                                          vector) for kind, array, first in ((source, *args[:2]), (target, *args[2:])))
+            builder.store(builder.load(start, align=item_bytes), end, align=item_bytes)
+            return context.get_dummy_value()
+
+        return types.void(source, types.int64, target, types.int64), codegen
+
+    return copy
 
 
 def prefetch(builder, pointer):

@@ -36,10 +36,9 @@ from .schedule import Schedule, groups, schedule, stretches
 
 UNITS_AT_ONCE = 64          # whose formulas are computed together: their pre-activations stay in the nearest cache
 ROWS_IN_LOOP = 8            # for a batch of at least so many rows x @ W.T is made inside the loop, a step at a time: it
-BYTES_IN_LOOP = 4 * 2**20   # costs less than to write it for the whole sequence and to read it again.  But a W of more
-#                             bytes drives U out of the caches,
-BYTES_ALWAYS = 2**16        # and one of so few is read at each step in no time, even for a single row
-STRETCH_BYTES = 4 * 2**20   # of gradients of pre-activations that are made before they are used,
+#                             costs less than to write it for the whole sequence and to read it again;
+BYTES_IN_LOOP = 2**16       # and for a W of at most so many bytes, which is read at each step in no time
+STRETCH_BYTES = 8 * 2**20   # of gradients of pre-activations that are made before they are used,
 STRETCH_STEPS = 512         # but so many steps at least: each use reads and writes the gradients of all weights
 
 
@@ -181,7 +180,7 @@ class Sums:
 
 def multiplies_in_loop(W, B):
     """Is x @ W.T made step by step, or for many steps at once?"""
-    return W.nbytes <= (BYTES_IN_LOOP if B >= ROWS_IN_LOOP else BYTES_ALWAYS)
+    return B >= ROWS_IN_LOOP or W.nbytes <= BYTES_IN_LOOP
 
 
 def places(plan, moments):
