@@ -4,7 +4,12 @@ Why not Numba's ``prange``: its default threading layer aborts the process when 
 at the same time, and all its layers fight for the cores with NumPy's own threads.  Kernels that release the interpreter
 lock on ordinary Python threads can do neither.  A hand-over to another thread costs tens of microseconds, so small work
 stays on the calling thread (``threads_for``).
+
+Where the system lets us, helpers are kept off the core of the thread that calls them: Linux likes to wake a thread where
+its waker runs, and needs milliseconds to see that another core is idle.
 """
+import contextlib
+import ctypes
 import itertools
 import os
 import threading
@@ -12,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ..arguments import positive
 
-MULTIPLY_ADDS_WORTH_A_THREAD = 2_000_000        # tens of microseconds of one core, like a hand-over
+MULTIPLY_ADDS_WORTH_A_THREAD = 8_000_000        # some 150 microseconds of one core, a few times a hand-over
 
 
 class ForkSafeLock:
@@ -33,8 +38,14 @@ class ForkSafeLock:
         self._lock.release()
 
 
+try:
+    _core_of_this_thread = ctypes.CDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else None
+except (OSError, TypeError, AttributeError):
+    _core_of_this_thread = None
+
 _lock = ForkSafeLock()
 _pool = None
+_kept_off = {}              # native id of a helper -> the core it is kept off
 _num_threads = None
 
 
@@ -103,7 +114,9 @@ def _submit(work, times):
     helpers = max(1, get_num_threads() - 1)
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(helpers, thread_name_prefix="minilstm")
+            _kept_off.clear()
+            _pool = ThreadPoolExecutor(helpers, "minilstm", lambda: _kept_off.update({threading.get_native_id(): None}))
+        _keep_helpers_off_this_core()
         try:
             for _ in range(times):
                 futures.append(_pool.submit(work))
@@ -111,6 +124,16 @@ def _submit(work, times):
             if "cannot schedule new futures" not in str(error):
                 raise
     return futures
+
+
+def _keep_helpers_off_this_core():
+    here = _core_of_this_thread() if _core_of_this_thread else None
+    away = [helper for helper, core in list(_kept_off.items()) if core != here]
+    others = os.sched_getaffinity(0) - {here} if away else ()
+    for helper in away if others else ():
+        with contextlib.suppress(OSError):                      # a helper of a pool that has been retired
+            os.sched_setaffinity(helper, others)
+        _kept_off[helper] = here
 
 
 def _forget_pool():

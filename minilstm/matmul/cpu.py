@@ -71,16 +71,16 @@ def _multiply_few(A, a, rows, panels, first, last, S, s, s_row, C, c):
         r = 0
         if rows >= 2:
             if wide:
-                wide_block_of_two(A, a, A.shape[1], 1, panels, start, start, K, S, s + column, s_row, C, c + column, C.shape[1])
+                wide_block_of_two(A, a, A.shape[1], 1, panels, start, start, 0, K, S, s + column, s_row, C, c + column, C.shape[1])
             else:
-                block_of_two(A, a, A.shape[1], 1, panels, start, start, K, S, s + column, s_row, C, c + column, C.shape[1])
+                block_of_two(A, a, A.shape[1], 1, panels, start, start, 0, K, S, s + column, s_row, C, c + column, C.shape[1])
             r = 2
         if r < rows:
             a_last, s_last, c_last = a + r * A.shape[1], s + r * s_row + column, c + r * C.shape[1] + column
             if wide:
-                wide_block_of_one(A, a_last, 0, 1, panels, start, start, K, S, s_last, 0, C, c_last, 0)
+                wide_block_of_one(A, a_last, 0, 1, panels, start, start, 0, K, S, s_last, 0, C, c_last, 0)
             else:
-                block_of_one(A, a_last, 0, 1, panels, start, start, K, S, s_last, 0, C, c_last, 0)
+                block_of_one(A, a_last, 0, 1, panels, start, start, 0, K, S, s_last, 0, C, c_last, 0)
         p += PANELS if wide else 1
 
 
@@ -88,24 +88,25 @@ def _multiply_few(A, a, rows, panels, first, last, S, s, s_row, C, c):
 def _multiply_rows(A, a, a_block, a_row, a_k, rows, panels, p, depth, S, s, s_row, C, c, c_row):
     """One stretch of a panel, which begins at p, for any number of rows.  a_block: from ROWS rows of A to the next; the
     other distances as ``block_product`` has them.  Meanwhile each block fetches a part of the stretch after this one."""
-    part = depth * panels.shape[2] // ROWS
-    ahead = p + depth * panels.shape[2]
+    lanes = panels.shape[2]
+    step = lanes // min(max(rows // ROWS, 1), lanes)
+    ahead = p + depth * lanes
     left = rows
     while left >= ROWS:
-        block_of_rows(A, a, a_row, a_k, panels, p, ahead, depth, S, s, s_row, C, c, c_row)
+        block_of_rows(A, a, a_row, a_k, panels, p, ahead, step, depth, S, s, s_row, C, c, c_row)
         left -= ROWS
-        ahead += part
+        ahead += depth * step
         a += a_block
         s += ROWS * s_row
         c += ROWS * c_row
     if left >= 4:
-        block_of_four(A, a, a_row, a_k, panels, p, ahead, depth, S, s, s_row, C, c, c_row)
+        block_of_four(A, a, a_row, a_k, panels, p, ahead, step, depth, S, s, s_row, C, c, c_row)
         left -= 4
         a += 4 * a_row
         s += 4 * s_row
         c += 4 * c_row
     for r in range(left):
-        block_of_one(A, a + r * a_row, a_row, a_k, panels, p, ahead, depth, S, s + r * s_row, s_row, C, c + r * c_row,
+        block_of_one(A, a + r * a_row, a_row, a_k, panels, p, ahead, step, depth, S, s + r * s_row, s_row, C, c + r * c_row,
                      c_row)
 
 

@@ -35,19 +35,20 @@ ROWS = 8 if HAS_LINE_REGISTERS else 4           # accumulators must leave regist
 
 
 def block_product(rows, panels=1):
-    """An intrinsic f(A, a_start, a_row, a_k, P, p_start, depth, S, s_start, s_row, C, c_start, c_row).
+    """An intrinsic f(A, a_start, a_row, a_k, P, p_start, p_ahead, p_step, depth, S, s_start, s_row, C, c_start, c_row).
 
     A, P, S, C     arrays of one floating-point type, addressed flat; P (panels,K,lanes)
     *_start        index of the first element
     *_row, a_k     distance between neighbours in a column, and in a row of A; s_row = 0: one line of S for all rows
     depth          the number of turns of the loop over k
+    p_ahead        where numbers of P begin that will be needed soon: each turn asks the memory for p_step more of them
     """
     @intrinsic
-    def block(typingctx, A, a_start, a_row, a_k, P, p_start, p_ahead, depth, S, s_start, s_row, C, c_start, c_row):
+    def block(typingctx, A, a_start, a_row, a_k, P, p_start, p_ahead, p_step, depth, S, s_start, s_row, C, c_start, c_row):
         if not A.dtype == P.dtype == S.dtype == C.dtype:
             raise TypeError(f"one dtype expected, got {A.dtype}, {P.dtype}, {S.dtype}, {C.dtype}")
         index = types.int64
-        signature = types.void(A, index, index, index, P, index, index, index, S, index, index, C, index, index)
+        signature = types.void(A, index, index, index, P, index, index, index, index, S, index, index, C, index, index)
 
         def codegen(context, builder, sig, args):
             _emit(context, builder, sig.args, args, rows, panels)
@@ -59,7 +60,7 @@ def block_product(rows, panels=1):
 
 
 def _emit(context, builder, arg_types, args, rows, panels):
-    A, a_start, a_row, a_k, P, p_start, p_ahead, depth, S, s_start, s_row, C, c_start, c_row = args
+    A, a_start, a_row, a_k, P, p_start, p_ahead, p_step, depth, S, s_start, s_row, C, c_start, c_row = args
     scalar = context.get_data_type(arg_types[0].dtype)
     item_bytes = arg_types[0].dtype.bitwidth // 8
     lanes = LINE_BYTES // item_bytes
@@ -89,13 +90,13 @@ def _emit(context, builder, arg_types, args, rows, panels):
     panel_starts = pointers(4, P, p_start, builder.mul(depth_of_panel, I64(lanes)), panels)
 
     accumulators = [cgutils.alloca_once(builder, vector) for _ in range(rows * panels)]    # LLVM makes them registers
-    for accumulator, line in zip(accumulators, lines(8, S, s_start, s_row)):
+    for accumulator, line in zip(accumulators, lines(9, S, s_start, s_row)):
         builder.store(builder.load(line, align=item_bytes), accumulator)
-    for line in lines(8, S, builder.add(s_start, builder.mul(s_row, I64(rows))), s_row):       # of the rows below
+    for line in lines(9, S, builder.add(s_start, builder.mul(s_row, I64(rows))), s_row):       # of the rows below
         prefetch(builder, line)
     ahead = builder.gep(struct(4, P).data, [p_ahead])
     with cgutils.for_range(builder, depth, intp=I64) as loop:
-        prefetch(builder, builder.gep(ahead, [builder.mul(loop.index, I64(lanes // ROWS))]))
+        prefetch(builder, builder.gep(ahead, [builder.mul(loop.index, p_step)]))
         along_panel, along_a = builder.mul(loop.index, I64(lanes)), builder.mul(loop.index, a_k)
         us = [builder.load(builder.bitcast(builder.gep(start, [along_panel]), vector.as_pointer()), align=item_bytes)
               for start in panel_starts]
@@ -103,7 +104,7 @@ def _emit(context, builder, arg_types, args, rows, panels):
             factor = broadcast(builder.load(builder.gep(row, [along_a])))
             for accumulator, u in zip(accumulators[r * panels:], us):
                 builder.store(builder.call(fma, [factor, u, builder.load(accumulator)]), accumulator)
-    for accumulator, line in zip(accumulators, lines(11, C, c_start, c_row)):
+    for accumulator, line in zip(accumulators, lines(12, C, c_start, c_row)):
         builder.store(builder.load(accumulator), line, align=item_bytes)
 
 
