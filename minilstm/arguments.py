@@ -64,18 +64,20 @@ def floats(name, value, dtype, shape, letters):
     """An array of just this dtype and shape -> the same, or a copy if it is not contiguous or not writable.
 
     ``letters`` names the axes, as in "(B,T,D)"; an axis given as None may have any length."""
+    plain = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+    fits = plain and value.ndim == len(shape) and all(n is None or n == m for n, m in zip(shape, value.shape))
+    if fits and value.dtype == dtype:
+        return value if value.flags.c_contiguous and value.flags.writeable else np.array(value, order="C")
     wanted = "(" + ", ".join(letter if n is None else f"{letter}={n}" for letter, n in zip(letters, shape)) + ")"
-    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+    if not plain:
         raise TypeError(f"{name}: expected a plain NumPy array {dtype} {wanted}, got {describe(value)}")
     if value.dtype != dtype:
         cure = (f"; nothing is cast silently: pass {name}.astype('{dtype}'), or build the layer with another dtype"
                 if value.dtype.kind in "fiub" else "")
         raise TypeError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
-    if value.ndim != len(shape) or any(n is not None and n != m for n, m in zip(shape, value.shape)):
-        cure = ("; x[None] makes one sequence (T, D) a batch, x[:, :, None] gives (B, T) numbers a feature axis"
-                if name == "x" and (value.ndim, len(shape)) == (2, 3) else "")
-        raise ValueError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
-    return np.require(value, requirements=["C", "W"])
+    cure = ("; x[None] makes one sequence (T, D) a batch, x[:, :, None] gives (B, T) numbers a feature axis"
+            if name == "x" and (value.ndim, len(shape)) == (2, 3) else "")
+    raise ValueError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
 
 
 def mask_of(x, mask, lengths):

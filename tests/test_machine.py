@@ -15,7 +15,7 @@ from numba.core.caching import FunctionCache
 import minilstm
 from minilstm.cells import GRU_RESET_BEFORE_CELL, LSTM_CELL, RNN_RELU_CELL
 from minilstm.cells.rnn import cell_with
-from minilstm.machine import threads
+from minilstm.machine import buffers, threads
 from minilstm.machine.kernel import CACHE_FOLDER
 from minilstm.recurrence import cpu
 
@@ -195,7 +195,7 @@ def test_spread_uses_as_many_threads_as_it_may(restored_threads):
 
 def test_small_work_stays_on_the_calling_thread(restored_threads):
     minilstm.set_num_threads(4)
-    assert [threads.threads_for(work) for work in (0, 1e5, 3e6, 5e6, 1e12)] == [1, 1, 1, 2, 4]
+    assert [threads.threads_for(work) for work in (0, 1e5, 1e7, 2e7, 1e12)] == [1, 1, 1, 2, 4]
 
 
 def test_spread_works_from_many_threads_and_inside_itself(restored_threads):
@@ -264,11 +264,38 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert in_new_process(script, PACKAGE.parent) == ["50"]
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+                    reason="one core, or a system that does not say where a thread may run")
+def test_helpers_stay_off_the_core_of_their_caller(restored_threads):
+    """Wherever the caller is: it is moved, here, from one core to another."""
+    minilstm.set_num_threads(2)
+    meeting = threading.Barrier(2)
+    allowed = os.sched_getaffinity(0)
+    found = {}
+
+    def task(k):
+        meeting.wait(timeout=30)
+        found[threading.current_thread().name] = os.sched_getaffinity(0)
+
+    try:
+        threads.spread(task, 2, 2)                                          # makes the helper
+        for core in sorted(allowed)[:2]:
+            os.sched_setaffinity(0, {core})                                 # there we are
+            os.sched_setaffinity(0, allowed)
+            here = threads._core_of_this_thread()
+            threads.spread(task, 2, 2)
+            [helper] = [cores for name, cores in found.items() if name.startswith("minilstm")]
+            assert helper == allowed - {here}
+            assert found[threading.current_thread().name] == allowed, "the caller goes where it likes"
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def test_it_works_after_the_main_thread_has_ended():
     """Python takes no new work for thread pools then; the calling thread does it all."""
     script = """
 import threading, time
-from minilstm.machine import threads
+from minilstm.machine import buffers, threads
 threads.set_num_threads(3)
 def late():
     threading.main_thread().join()
@@ -279,3 +306,49 @@ def late():
 threading.Thread(target=late).start()
 """
     assert in_new_process(script, PACKAGE.parent) == ["50"]
+
+
+# -------------------------------------------------------------------------------------------------------------- buffers
+
+def test_memory_of_large_arrays_is_used_again_and_never_while_somebody_looks():
+    shape = (300, 200)
+    first = buffers.empty(shape, "float32")
+    first.fill(1)
+    assert first.ctypes.data % buffers.ALIGNMENT == 0 and first.flags.c_contiguous and first.flags.writeable
+    place, view = first.ctypes.data, first[10:, 5]
+    del first
+    second = buffers.empty(shape, "float32")
+    second.fill(2)
+    assert second.ctypes.data != place and (view == 1).all(), "a view keeps the memory"
+    del view
+    third = buffers.empty(shape, "float64")                                 # twice as large: another block
+    assert third.ctypes.data != place and third.dtype == "float64" and third.shape == shape
+    fourth = buffers.zeros(shape, "float32")
+    assert fourth.ctypes.data == place and not fourth.any()
+
+
+def test_memory_that_lies_idle_is_bounded(monkeypatch):
+    monkeypatch.setattr(buffers, "_idle", idle := {})
+    monkeypatch.setattr(buffers._Block.__del__, "__defaults__", (idle,))
+    monkeypatch.setattr(buffers, "KEPT", 2**20)
+    arrays = [buffers.empty((2**16,), "float32") for _ in range(10)]
+    arrays.clear()
+    assert 0 < sum(size * len(blocks) for size, blocks in idle.items()) <= 2**20
+
+
+def test_buffers_in_many_threads_do_not_overlap():
+    wrong = []
+
+    def work(number):
+        for _ in range(200):
+            arrays = [buffers.empty((20_000,), "float32") for _ in range(3)]
+            for k, array in enumerate(arrays):
+                array.fill(10 * number + k)
+            wrong.extend(k for k, array in enumerate(arrays) if not (array == 10 * number + k).all())
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong

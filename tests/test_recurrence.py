@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 import minilstm
 from helpers import (KINDS, assert_close, between_backends, masks, random_batch, random_layer, random_lstm, run,
                      same_bits, states_of)
-from minilstm.machine.threads import threads_for
+from minilstm.machine import threads as machine_threads
 from minilstm.matmul import cpu as matmul_cpu
 from minilstm.matmul import reference as matmul_reference
-from minilstm.recurrence import cpu, reference
+from minilstm.recurrence import cpu, reference, schedule
 
 
 @pytest.fixture
@@ -64,18 +64,97 @@ def test_cpu_equals_reference(B, T, D, H, seed, bidirectional, kind, dtype):
             assert_close(found[name], expected[name], between_backends(kind, dtype), name)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_units_rows_and_stretches_of_time(monkeypatch, kind):
+    """More units than are computed together, more rows than a group, fewer steps in a stretch than in the sequence, an
+    input too wide for the loop: every seam of the compiled backend, in both directions."""
+    monkeypatch.setattr(cpu, "STRETCH_BYTES", 1)
+    monkeypatch.setattr(cpu, "STRETCH_STEPS", 20)
+    monkeypatch.setattr(schedule, "ROWS_AT_ONCE", 8)
+    monkeypatch.setattr(cpu, "BYTES_IN_LOOP", 0)
+    for B, H in ((19, 70), (3, 9)):                                         # within the loop, and before it
+        rng = np.random.default_rng(B)
+        nets = [random_layer(np.random.default_rng(7), kind, 6, H, backend=backend, dtype="float64", bidirectional=True)
+                for backend in ("reference", "cpu")]
+        for net in nets:                                                    # small ones: large sums would be chaotic
+            net.load_state_dict({name: 0.1 * p for name, p in net.state_dict().items()})
+        batch = random_batch(rng, nets[0], B, T=11)
+        for mask in masks(rng, B, 11).values():
+            expected, found = (run(net, batch, mask=mask) for net in nets)
+            for name in expected:
+                assert_close(found[name], expected[name], between_backends(kind, "float64"), name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_without_a_cache_the_bits_are_the_same(kind, backend):
+    rng = np.random.default_rng(6)
+    for options in ({}, {"num_layers": 2, "bidirectional": True}, {"reverse": True, "zoneout_h": 0.2}):
+        net = random_layer(rng, kind, 3, 5, backend=backend, **options)
+        batch = random_batch(rng, net, B=9, T=6)
+        for mask in masks(rng, 9, 6).values():
+            for masked_output in ("zero", "hold"):
+                arguments = {"mask": mask, "masked_output": masked_output, **states_of(batch)}
+                expected, _ = net.forward(batch["x"], **arguments)
+                found, cache = net.forward(batch["x"], cache=False, **arguments)
+                assert cache is None
+                assert all(same_bits(a, b) for a, b in zip(found, expected))
+
+
+def test_an_output_is_the_users_own():
+    """Writing into y, or into x after the forward pass, changes no gradient."""
+    rng = np.random.default_rng(8)
+    net = random_lstm(rng, 3, 5)
+    batch = random_batch(rng, net, B=4, T=6)
+    expected = run(net, batch)
+    x = batch["x"].copy()
+    out, cache = net.forward(x, **states_of(batch))
+    for array in (x, *out):
+        array.fill(np.nan)
+    net.zero_grads()
+    found = net.backward(cache, **{name: d for name, d in batch.items() if name.startswith("d")})
+    assert all(same_bits(a, expected[name]) for name, a in found._asdict().items())
+    assert all(same_bits(g, expected["d " + name]) for name, g in net.grads.items())
+
+
+@settings(max_examples=60, deadline=None)
+@given(B=st.integers(1, 40), T=st.integers(1, 12), seed=st.integers(0, 2**32), threads=st.integers(1, 5),
+       steps=st.integers(1, 50))
+def test_a_schedule_deals_every_real_step_once(B, T, seed, threads, steps):
+    rng = np.random.default_rng(seed)
+    for mask in masks(rng, B, T).values():
+        mask = np.ones((B, T), bool) if mask is None else mask
+        plan = schedule.schedule(mask)
+        assert sorted(plan.order) == list(range(B)) and plan.first[T] == mask.sum()
+        shares = schedule.groups(plan, threads)
+        assert [rank for first, last in shares for rank in range(first, last)] == list(range(B))
+        for backwards in (False, True):
+            found = schedule.stretches(plan, steps, backwards)
+            ordered = found[::-1] if backwards else found
+            assert [t for first, last in ordered for t in range(first, last)] == list(range(T))
+            assert all(last - first == 1 or plan.first[last] - plan.first[first] <= steps for first, last in found)
+        rows, moments = cpu.places(plan, (0, T))
+        numbered = np.full((B, T), -1)
+        for ranks in shares:
+            for t, first in enumerate(cpu.numbers(plan, ranks, (0, T))):
+                real = [b for b in plan.order[slice(*ranks)] if mask[b, t]]
+                numbered[real, t] = first + np.arange(len(real))
+        assert np.array_equal(numbered[rows, moments], np.arange(mask.sum()))
+        assert np.array_equal(numbered >= 0, mask)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_same_bits_for_any_number_of_threads(threads, kind, dtype):
+def test_same_bits_for_any_number_of_threads(monkeypatch, threads, kind, dtype):
+    monkeypatch.setattr(machine_threads, "MULTIPLY_ADDS_WORTH_A_THREAD", 1000)      # so that small work is shared too
     rng = np.random.default_rng(1)
     net = random_layer(rng, kind, 30, 60, dtype=dtype)
-    T = 900 if "projection" in kind else 150                            # a step of it is less work
-    batch = random_batch(rng, net, B=37, T=T)
-    mask = masks(rng, 37, T)["right"]
+    batch = random_batch(rng, net, B=37, T=60)
+    mask = masks(rng, 37, 60)["right"]
     found = []
     for count in (1, 2, 3, 7):
         threads(count)
-        assert count == 1 or threads_for(mask.sum() * net.params["weight_hh_l0"].size) > 1, "the work is shared"
+        assert machine_threads.threads_for(mask.sum() * net.params["weight_hh_l0"].size) == count, "it is shared"
         found.append(run(net, batch, mask=mask))
     for other in found[1:]:
         assert all(same_bits(other[name], found[0][name]) for name in found[0])
@@ -155,6 +234,9 @@ def test_product_is_numpys(M, K, N, seed, transpose_a, transpose_b, dtype):
     found = matmul_cpu.product(A, B, bias)
     assert found.dtype == dtype
     assert_close(found, A.astype("float64") @ B + bias, f"same formulas, {dtype}")
+    added = bias * np.ones((M, 1), dtype)
+    matmul_cpu.add_product(added, A, B)
+    assert same_bits(added, found)
     if M:
         row = int(rng.integers(M))
         assert same_bits(matmul_cpu.product(np.ascontiguousarray(A[row:row + 1]), B, bias)[0], found[row])

@@ -66,7 +66,8 @@ def d_sigmoid(s):
 # --------------------------------------------------------------------- the compiled forms, for one floating-point type
 
 def _polynomial(series, terms, low, high):
-    """The polynomial that meets sum(series[k] * x**k) at Chebyshev's points of [low, high]: coefficients, highest first."""
+    """The polynomial that meets sum(series[k] * x**k) at Chebyshev's points of [low, high]: its coefficients, the
+    highest power's first."""
     found = np.polynomial.Chebyshev.interpolate(np.polynomial.Polynomial(series), terms - 1, [low, high])
     return found.convert(kind=np.polynomial.Polynomial, domain=[-1, 1]).coef[::-1]
 
@@ -79,7 +80,8 @@ def _tanh_series(terms):
     return t[3:2 * terms + 3:2]
 
 
-def _compiled(Float, Int, mantissa_bits, exponent_bias, exp_terms, tanh_terms, log2_high, log2_low, room, lowest, highest):
+def _compiled(Float, Int, mantissa_bits, exponent_bias, exp_terms, tanh_terms, log2_high, log2_low, room, lowest,
+              highest):
     """(tanh, sigmoid) for one type.
 
     room: sigmoid is computed as 2**-room / (2**-room + 2**-room * exp(-x)), so that exp(-x) may go beyond the largest

@@ -5,8 +5,8 @@ at the same time, and all its layers fight for the cores with NumPy's own thread
 lock on ordinary Python threads can do neither.  A hand-over to another thread costs tens of microseconds, so small work
 stays on the calling thread (``threads_for``).
 
-Where the system lets us, helpers are kept off the core of the thread that calls them: Linux likes to wake a thread where
-its waker runs, and needs milliseconds to see that another core is idle.
+Where the system lets us, helpers are kept off the core of the thread that calls them: Linux likes to wake a thread
+where its waker runs, and needs milliseconds to see that another core is idle.
 """
 import contextlib
 import ctypes

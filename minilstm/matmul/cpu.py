@@ -3,8 +3,8 @@
     pack            B (K,N) -> panels (P,K,lanes): one panel holds the columns of one cache line, contiguous along k
     multiply        rows times panels, from inside a kernel: a recurrent layer packs its U once per call and multiplies
                     with it at every time step
-    product         A @ B: one stretch of k after the other, B packed; then rows of A in chunks, each multiplied with one
-                    panel after the other, where it stands if its numbers are neighbours along k, else packed too
+    product         A @ B: one stretch of k after the other, B packed; then rows of A in chunks, each multiplied with
+                    one panel after the other, where it stands if its numbers are neighbours along k, else packed too
     add_product     C += A @ B, likewise
 
 Every element is one chain of multiply-adds in the order of k, however k is cut and wherever it is computed.
@@ -19,7 +19,7 @@ from .micro_kernel import LINE_BYTES, ROWS, block_copy, block_product
 
 DEPTH = 512                 # of a stretch of k: 512 lines of a panel are 32 KiB
 CHUNK = 128                 # rows of A that one pass multiplies with a panel
-APART = 2                   # lines between their blocks: at a distance of 4 KiB, all would want the same place in a cache
+APART = 2                   # lines between their blocks: 4 KiB apart, all would want the same place in the cache
 PANELS = 4                  # that rows left over are multiplied with at a time
 
 block_of_rows = block_product(ROWS)
@@ -64,30 +64,29 @@ def multiply(A, a, rows, panels, first, last, S, s, s_row, C, c):
 def _multiply_few(A, a, rows, panels, first, last, S, s, s_row, C, c):
     """``multiply`` for one to three rows: several panels at a time."""
     K, lanes = panels.shape[1:]
-    p = first
-    while p < last:
-        wide = p + PANELS <= last
-        start, column = p * K * lanes, (p - first) * lanes
-        r = 0
-        if rows >= 2:
-            if wide:
-                wide_block_of_two(A, a, A.shape[1], 1, panels, start, start, 0, K, S, s + column, s_row, C, c + column, C.shape[1])
-            else:
-                block_of_two(A, a, A.shape[1], 1, panels, start, start, 0, K, S, s + column, s_row, C, c + column, C.shape[1])
-            r = 2
-        if r < rows:
-            a_last, s_last, c_last = a + r * A.shape[1], s + r * s_row + column, c + r * C.shape[1] + column
-            if wide:
-                wide_block_of_one(A, a_last, 0, 1, panels, start, start, 0, K, S, s_last, 0, C, c_last, 0)
-            else:
-                block_of_one(A, a_last, 0, 1, panels, start, start, 0, K, S, s_last, 0, C, c_last, 0)
-        p += PANELS if wide else 1
+    a_row, c_row = A.shape[1], C.shape[1]
+    a_last, s_last, c_last = a + (rows - 1) * a_row, s + (rows - 1) * s_row, c + (rows - 1) * c_row
+    panel = first
+    while panel < last:
+        p, n = panel * K * lanes, (panel - first) * lanes
+        if panel + PANELS <= last:
+            if rows >= 2:
+                wide_block_of_two(A, a, a_row, 1, panels, p, p, 0, K, S, s + n, s_row, C, c + n, c_row)
+            if rows != 2:
+                wide_block_of_one(A, a_last, 0, 1, panels, p, p, 0, K, S, s_last + n, 0, C, c_last + n, 0)
+            panel += PANELS
+        else:
+            if rows >= 2:
+                block_of_two(A, a, a_row, 1, panels, p, p, 0, K, S, s + n, s_row, C, c + n, c_row)
+            if rows != 2:
+                block_of_one(A, a_last, 0, 1, panels, p, p, 0, K, S, s_last + n, 0, C, c_last + n, 0)
+            panel += 1
 
 
 @register_jitable
 def _multiply_rows(A, a, a_block, a_row, a_k, rows, panels, p, depth, S, s, s_row, C, c, c_row):
     """One stretch of a panel, which begins at p, for any number of rows.  a_block: from ROWS rows of A to the next; the
-    other distances as ``block_product`` has them.  Meanwhile each block fetches a part of the stretch after this one."""
+    other distances as ``block_product`` has them.  Each block meanwhile fetches a part of the stretch that follows."""
     lanes = panels.shape[2]
     step = lanes // min(max(rows // ROWS, 1), lanes)
     ahead = p + depth * lanes
@@ -106,8 +105,7 @@ def _multiply_rows(A, a, a_block, a_row, a_k, rows, panels, p, depth, S, s, s_ro
         s += 4 * s_row
         c += 4 * c_row
     for r in range(left):
-        block_of_one(A, a + r * a_row, a_row, a_k, panels, p, ahead, step, depth, S, s + r * s_row, s_row, C, c + r * c_row,
-                     c_row)
+        block_of_one(A, a + r * a_row, 0, a_k, panels, p, ahead, step, depth, S, s + r * s_row, 0, C, c + r * c_row, 0)
 
 
 @register_jitable
@@ -157,6 +155,11 @@ def pack_rows(B, order):
     panels = empty((len(order) // lanes, B.shape[1], lanes), B.dtype)
     _in_parts(lambda start, stop: _pack_rows_as_columns(B, order, panels, start, stop), len(panels), 4 * B.size)
     return panels
+
+
+def no_panels(dtype):
+    """For a matrix that is not there."""
+    return np.empty((0, 0, lanes_of(dtype)), dtype)
 
 
 @kernel
@@ -244,7 +247,7 @@ def _fill(C, A, B, bias):
 def _in_parts(task, count, multiply_adds):
     """task(start, stop) over range(count), cut evenly among as many threads as the work is worth."""
     threads = threads_for(multiply_adds)
-    if not count:
-        return
+    if threads == 1 or not count:
+        return task(0, count)
     cuts = [count * k // threads for k in range(threads + 1)]
     spread(lambda k: task(cuts[k], cuts[k + 1]), threads, threads)

@@ -44,7 +44,8 @@ def block_product(rows, panels=1):
     p_ahead        where numbers of P begin that will be needed soon: each turn asks the memory for p_step more of them
     """
     @intrinsic
-    def block(typingctx, A, a_start, a_row, a_k, P, p_start, p_ahead, p_step, depth, S, s_start, s_row, C, c_start, c_row):
+    def block(typingctx, A, a_start, a_row, a_k, P, p_start, p_ahead, p_step, depth, S, s_start, s_row, C, c_start,
+              c_row):
         if not A.dtype == P.dtype == S.dtype == C.dtype:
             raise TypeError(f"one dtype expected, got {A.dtype}, {P.dtype}, {S.dtype}, {C.dtype}")
         index = types.int64
@@ -109,8 +110,8 @@ def _emit(context, builder, arg_types, args, rows, panels):
 
 
 def block_copy(count):
-    """An intrinsic f(source, s_start, target, t_start) that copies so many neighbours, flat, as one vector.  A loop does
-    it one by one: the compiler cannot know that the two arrays do not overlap."""
+    """An intrinsic f(source, s_start, target, t_start) that copies so many neighbours, flat, as one vector.  A loop
+    copies one by one: the compiler cannot know that the two arrays do not overlap."""
     @intrinsic
     def copy(typingctx, source, s_start, target, t_start):
         def codegen(context, builder, signature, args):

@@ -29,7 +29,7 @@ from ..cells import Cell, Weights
 from ..machine.buffers import empty, zeros
 from ..machine.kernel import is_ours, kernel
 from ..machine.threads import spread, threads_for
-from ..matmul.cpu import add_product, lanes_of, pack, pack_rows, product
+from ..matmul.cpu import add_product, lanes_of, no_panels, pack, pack_rows, product
 from .cpu_one_product import one_product_kernels
 from .cpu_two_products import two_product_kernels
 from .schedule import Schedule, groups, schedule, stretches
@@ -81,19 +81,21 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, cachin
     in_loop = multiplies_in_loop(weights.W, B)
     first, second = two_matrices(cell, weights)
     order_x, order_h = (order_of_columns(len(matrix) // H, H, width, units, lanes) for matrix in (weights.W, first))
-    W_panels = pack_rows(weights.W if in_loop else weights.W[:, :0], order_x)
-    U_panels, second_panels = pack_rows(first, order_h), pack(second.T)
-    b_x_panels, b_h_panels = (np.append(b, x.dtype.type(0))[order_x].reshape(-1, lanes) for b in (b_x, b_h))
+    W_panels = pack_rows(weights.W, order_x) if in_loop else no_panels(x.dtype)
+    U_panels = pack_rows(first, order_h)
+    second_panels = pack(second.T) if len(second) else no_panels(x.dtype)
+    b_x_panels, b_h_panels = (b[order_x].reshape(-1, lanes) for b in (b_x, b_h))    # anything, where the order is -1
     forward_rows, _ = kernels(cell)
     threads = threads_for(n * (weights.W.size + weights.U.size + weights.W_hr.size))
     shares = groups(plan, threads)
+    nothing = np.empty((0, GH), x.dtype)
     steps_at_once = n if in_loop else max(STRETCH_STEPS, STRETCH_BYTES // (GH * x.itemsize))
     for moments in stretches(plan, steps_at_once, backwards=reverse):
-        a_x = np.empty((0, GH), x.dtype) if in_loop else product(x[places(plan, moments)], weights.W.T, b_x)
+        a_x = nothing if in_loop else product(x[places(plan, moments)], weights.W.T, b_x)
         spread(lambda k: forward_rows(
             x, a_x, y, saved, states, fresh, mask, numbers(plan, shares[k], moments), zone, keep_of(weights),
-            plan.order[slice(*shares[k])], moments, units, W_panels, U_panels, second_panels, b_x_panels, b_h_panels, own,
-            reverse), len(shares), threads)
+            plan.order[slice(*shares[k])], moments, units, W_panels, U_panels, second_panels, b_x_panels, b_h_panels,
+            own, reverse), len(shares), threads)
     finals = tuple(states[:, 0 if reverse else T % slots, k, :s0.shape[1]] for k, s0 in enumerate(initial))
     return y, finals, Cache(cell, weights, x, mask, plan, reverse, zone, saved, states, fresh) if caching else None
 
@@ -111,9 +113,10 @@ def backward(cache, dy, d_final):
     _, _, own = biases_and_own(cell, weights)
     d_own = np.zeros((B, *own.shape), x.dtype)                              # row by row, so that threads share none
     first, second = two_matrices(cell, weights)
-    U_panels, second_panels = pack(first), pack(second)
     in_loop = multiplies_in_loop(weights.W, B)
-    W_panels = pack(weights.W if in_loop else weights.W[:, :0])
+    W_panels = pack(weights.W) if in_loop else no_panels(x.dtype)
+    U_panels = pack(first)
+    second_panels = pack(second) if len(second) else no_panels(x.dtype)
     dx = empty(x.shape, x.dtype) if in_loop else zeros(x.shape, x.dtype)
     sums = Sums(cell, weights)
     _, backward_rows = kernels(cell)
@@ -136,8 +139,8 @@ def backward(cache, dy, d_final):
 
 
 class Sums:
-    """The gradients of the weights, summed over all steps.  da (n,...): the gradients of the pre-activations, of x and h
-    apart or together, then of a second product; heard (n,...): x, h_prev * keep, and what the second product read."""
+    """The gradients of the weights, summed over all steps.  da (n,...): the gradients of the pre-activations, of x and
+    h apart or together, then of a second product; heard (n,...): x, h_prev * keep, and what a second product read."""
 
     def __init__(self, cell, weights):
         self.cell, self.W, self.U = cell, weights.W, weights.U
@@ -150,7 +153,7 @@ class Sums:
             self.dW, self.dU = self.dWU[:, :D], self.dWU[:, D:]
         else:
             self.dW, self.dU = zeros((GH, D), dtype), zeros((GH, R), dtype)
-        self.dW_hr = zeros(weights.W_hr.shape, dtype)
+        self.dW_hr = np.zeros_like(weights.W_hr)
         self.db = np.zeros((1 + cell.apart) * GH, dtype)
 
     def add(self, da, heard):
@@ -239,8 +242,8 @@ def units_of(cell, H, lanes):
 
 @functools.lru_cache(maxsize=64)
 def order_of_columns(blocks, H, width, units, lanes):
-    """The rows of a matrix of ``blocks`` times H, as columns of panels: for some units at a time, block by block, filled
-    up to whole panels, and each block to ``width``, with -1."""
+    """The rows of a matrix of ``blocks`` times H, as columns of panels: for some units at a time, block by block,
+    filled up to whole panels, and each block to ``width``, with -1."""
     rows = np.full((blocks, width), -1)
     rows[:, :H] = np.arange(blocks * H).reshape(blocks, H)
     order = []

@@ -21,8 +21,8 @@ def one_product_kernels(cell, compiled):
     @compiled
     def forward_rows(x, a_x, y, saved, states, fresh, mask, number, zone, keep, order, moments, units, W_panels,
                      U_panels, second_panels, b_x, b_h, own, reverse):
-        """Some moments (first, last) of the rows ``order``, so many units at a time.  Fills y (B,T,R), states, and saved
-        (B,T,N,H) unless that has no rows.  a_x (n,G*H): x @ W.T + b_x; without rows if it is to be computed here.
+        """Some moments (first, last) of the rows ``order``, so many units at a time.  Fills y (B,T,R), states, and
+        saved (B,T,N,H) unless that has no rows.  a_x (n,G*H): x @ W.T + b_x; without rows if it is to be computed here.
         number (T,): of the rows' first real step at a moment."""
         B, T, D = x.shape
         R, slots, H, lanes = y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]

@@ -8,8 +8,8 @@
                                      + (v * keep) @ last block of U.T
     then              h =            what cell.second_forward_row makes of w, in both
 
-K is the width of w.  Everything else is as in ``cpu_one_product.py``; reading the two side by side shows what the second
-product costs.
+K is the width of w.  Everything else is as in ``cpu_one_product.py``; reading the two side by side shows what the
+second product costs.
 """
 import numpy as np
 
@@ -85,9 +85,9 @@ def two_product_kernels(cell, compiled):
     @compiled
     def backward_rows(x, dy, dx, saved, states, fresh, mask, number, zone, keep, order, moments, U_panels, W_panels,
                       second_panels, own, reverse, d_state, da, heard, d_own):
-        """The reverse of ``forward_rows``, with the parameters of its namesake in ``cpu_one_product.py``.  da (n,F*H+K):
-        of the blocks that do not wait, then of w; heard (n,D+R+H): x, h_prev * keep and v, for a cell that waits v *
-        keep."""
+        """The reverse of ``forward_rows``, with the parameters of its namesake in ``cpu_one_product.py``.
+        da (n,F*H+K): of the blocks that do not wait, then of w; heard (n,D+R+H): x, h_prev * keep, and v or, for a cell
+        that waits, v * keep."""
         N, D, R, H, lanes = saved.shape[2], x.shape[2], dy.shape[2], states.shape[3], U_panels.shape[2]
         K = H if waits else R
         first, last = moments

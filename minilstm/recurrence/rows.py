@@ -8,13 +8,13 @@ from ..cells.activations import ONE, formula
 
 @intrinsic
 def from_column(typingctx, array, first):
-    """array[:, first:] for a contiguous array of two axes, but still of its shape, so that the distance of its rows, and
-    with it the vector form of a loop over columns, stays known to the compiler.  The last ``first`` columns are not
-    there: nobody may touch them."""
+    """array[:, first:] of a contiguous array of two axes, but still of its shape: a loop over its columns then becomes
+    vector instructions, as that over a slice does not.  The last ``first`` columns are not there: nobody may touch
+    them."""
     def codegen(context, builder, signature, args):
         shifted = context.make_array(array)(context, builder, args[0])
         shifted.data = builder.gep(shifted.data, [args[1]])
-        shifted.meminfo = cgutils.get_null_value(shifted.meminfo.type)          # borrowed: it must not outlive ``array``
+        shifted.meminfo = cgutils.get_null_value(shifted.meminfo.type)          # borrowed: not to outlive ``array``
         shifted.parent = cgutils.get_null_value(shifted.parent.type)
         return shifted._getvalue()
 

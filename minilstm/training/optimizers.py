@@ -3,6 +3,8 @@ import weakref
 
 import numpy as np
 
+from ..machine.kernel import kernel
+
 
 class Adam:
     """Adam (Kingma and Ba 2015, algorithm 1): steps of about ``rate``, whatever the size of the gradient.
@@ -45,10 +47,18 @@ class Adam:
         beta1, beta2 = self.betas
         if full_name not in self.means:
             self.means[full_name] = np.zeros_like(g), np.zeros_like(g)
-        m, v = self.means[full_name]
-        m += (1 - beta1) * (g - m)
-        v += (1 - beta2) * (g * g - v)
-        size = np.sqrt(v / (1 - beta2 ** self.t)) + self.epsilon
-        moved = p - self.rate / (1 - beta1 ** self.t) * m / size
+        moved = np.empty_like(p)
+        arrays = (array.ravel() for array in (p, g, *self.means[full_name], moved))     # views of contiguous arrays
+        numbers = (1 - beta1, 1 - beta2, self.rate / (1 - beta1**self.t), 1 / (1 - beta2**self.t), self.epsilon)
+        _adam(*arrays, *map(p.dtype.type, numbers))
         moved.flags.writeable = False
         return moved
+
+
+@kernel
+def _adam(p, g, m, v, moved, part1, part2, rate, per_bias, epsilon):
+    """One step for the numbers of one array; 1 - beta in part1, part2, and divided by 1 - beta**t what is so above."""
+    for j in range(p.size):
+        m[j] += part1 * (g[j] - m[j])
+        v[j] += part2 * (g[j] * g[j] - v[j])
+        moved[j] = p[j] - rate * m[j] / (np.sqrt(v[j] * per_bias) + epsilon)
