@@ -255,24 +255,28 @@ def in_new_process(threads, arguments):
 
 
 def tables(results):
-    """Markdown: for each kind a table of ratios, a column for each work and peer and number of threads."""
+    """Markdown: for each kind a table of ratios, with all numbers of threads in a cell; then the online ones."""
     threads = sorted({r["threads"] for r in results})
     text = []
     for kind in KINDS:
-        columns = [(work, peer, count) for work, peers in WORK.items() for peer in peers for count in threads
-                   if any((r["work"], r["peer"]) == (work, peer) for r in results)]
-        head = [f"{kind} (B, T, D, H)", *(f"{work}, {peer}, {count} thread{'s' * (count > 1)}"
-                                          for work, peer, count in columns)]
-        ratios = {(tuple(r["shape"]), (r["work"], r["peer"], r["threads"])): r["ratio"]
+        ratios = {(tuple(r["shape"]), r["work"], r["peer"], r["threads"]): r["ratio"]
                   for r in results if r["kind"] == kind}
-        shapes = [shape for shape in SHAPES if any(shape == found for found, _ in ratios)]
-        rows = [[shape, *(f"{ratios[shape, column]:.2f}" for column in columns)] for shape in shapes]
-        rows.append(["geometric mean", *(f"**{geometric_mean([ratios[shape, column] for shape in shapes]):.2f}**"
-                                         for column in columns)])
-        text.append(markdown_table(head, rows))
-    rows = [[tuple(r["shape"]), r["kind"], f"{r['ratio']:.1f}", f"{r['our ms']:.3f} ms", f"{r[peers_ms]:.3f} ms"]
-            for peers_ms in ["peer's ms"] for r in results if r["work"] == "online"]
-    text.append(markdown_table(["online (B, T, D, H)", "", "ratio", "minilstm", "PyTorch"], rows))
+        shapes = [shape for shape in SHAPES if any(key[0] == shape for key in ratios)]
+        columns = [(work, peer) for work, peers in WORK.items() for peer in peers
+                   if any(key[1:3] == (work, peer) for key in ratios)]
+
+        def cell(shapes, work, peer):
+            return " / ".join(f"{geometric_mean([ratios[s, work, peer, count] for s in shapes]):.2f}"
+                              for count in threads)
+
+        rows = [[shape, *(cell([shape], *column) for column in columns)] for shape in shapes]
+        rows.append(["**geometric mean**", *(f"**{cell(shapes, *column)}**" for column in columns)])
+        text.append(markdown_table([f"{kind} (B, T, D, H)", *(f"{work}, {peer}" for work, peer in columns)], rows))
+    online = {(r["kind"], tuple(r["shape"])): r for r in results if r["work"] == "online"}
+    if online:
+        rows = [[shape, *(f"{online[kind, shape]['ratio']:.1f} ({online[kind, shape]['our ms']:.2f} ms)"
+                          for kind in KINDS)] for shape in ONLINE]
+        text.append(markdown_table(["online (B, T, D, H)", *(f"{kind}, PyTorch" for kind in KINDS)], rows))
     return "\n\n".join(text)
 
 
@@ -300,8 +304,9 @@ def main():
         path = save("peers", {"machine": here, "ratio": "peer's time / ours, median over pairs",
                               "repeats": arguments.repeats, "results": results})
         versions = ", ".join(f"{name} {here[name]}" for name in ["numba", *peers])
-        caption = (f"The peer's time / ours, float32, {here['processor']}, {here['cores']} cores, {versions}, "
-                   f"{datetime.date.today()}:\n\n")
+        counts = " / ".join(str(count) for count in sorted({r["threads"] for r in results}))
+        caption = (f"The peer's time / ours on {counts} threads, float32, {here['processor']}, {here['cores']} cores, "
+                   f"{versions}, {datetime.date.today()}:\n\n")
         into_readme("peers", caption + text)
         print(f"saved: {path}")
 

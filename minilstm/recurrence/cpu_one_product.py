@@ -8,7 +8,7 @@ A step needs all of h_prev for every unit of h, so h_prev is copied aside before
 import numpy as np
 
 from ..matmul.cpu import multiply
-from .rows import clear_row, copy_row, from_column, mix, mix_backward
+from .rows import add_row, clear_row, copy_row, from_column, mix, mix_backward, multiply_row, window
 
 
 def one_product_kernels(cell, compiled):
@@ -16,7 +16,7 @@ def one_product_kernels(cell, compiled):
     forward_row, backward_row = cell.forward_row, cell.backward_row
     G = len(cell.blocks)
     A = G * (1 + cell.apart)
-    N = len(cell.saved)
+    N, S = len(cell.saved), len(cell.states)
 
     @compiled
     def forward_rows(x, a_x, y, saved, states, fresh, mask, number, zone, keep, order, moments, units, W_panels,
@@ -42,12 +42,13 @@ def one_product_kernels(cell, compiled):
                     real[n] = b
                     copy_row(h_prev[n], states[b, before, 0])
                     if len(keep):
-                        h_prev[n] *= keep[b]
+                        multiply_row(h_prev[n], keep[b])
                     if not len(a_x):
                         copy_row(x_t[n], x[b, t])
                     n += 1
                 else:
-                    states[b, after] = states[b, before]
+                    for k in range(S):
+                        copy_row(states[b, after, k], states[b, before, k])
                     clear_row(y[b, t])
             panel = 0
             for u in range(0, H, units):
@@ -69,7 +70,7 @@ def one_product_kernels(cell, compiled):
                     b = real[r]
                     new = fresh[b, t] if len(zone) else states[b, after]
                     gates = saved[b, t] if len(saved) else unkept
-                    forward_row(a[r, :A * count].reshape((A, count)), from_column(own, u),
+                    forward_row(window(a, r * a_row, A, count), from_column(own, u),
                                 from_column(states[b, before], u), from_column(new, u), from_column(gates, u))
             for r in range(n):
                 b = real[r]
@@ -98,20 +99,20 @@ def one_product_kernels(cell, compiled):
             n = 0
             for b in order:
                 if mask[b, t]:
-                    for j in range(R):
-                        d_state[b, 0, j] += dy[b, t, j]                     # y = h
+                    add_row(d_state[b, 0, :R], dy[b, t])                    # y = h
                     new = fresh[b, t] if len(zone) else states[b, after]
                     if len(zone):
                         mix_backward(zone[b, t], d_state[b], stay[n])
                     step = number[t] + n
-                    backward_row(saved[b, t], own, states[b, before], new, d_state[b], da[step].reshape((A, H)),
+                    backward_row(saved[b, t], own, states[b, before], new, d_state[b], window(da, step * da_row, A, H),
                                  d_own[b])
                     if len(zone):
-                        d_state[b] += stay[n]
+                        for k in range(S):
+                            add_row(d_state[b, k], stay[n, k])
                     copy_row(heard[step, :D], x[b, t])
                     copy_row(heard[step, D:], states[b, before, 0])
                     if len(keep):
-                        heard[step, D:] *= keep[b]
+                        multiply_row(heard[step, D:], keep[b])
                     real[n] = b
                     n += 1
                 elif len(W_panels):
@@ -125,8 +126,7 @@ def one_product_kernels(cell, compiled):
                 if len(W_panels):
                     copy_row(dx[b, t], dx_t[r])
                 if len(keep):
-                    dh_prev[r, :R] *= keep[b]
-                for j in range(R):
-                    d_state[b, 0, j] += dh_prev[r, j]
+                    multiply_row(dh_prev[r, :R], keep[b])
+                add_row(d_state[b, 0, :R], dh_prev[r])
 
     return forward_rows, backward_rows

@@ -14,7 +14,7 @@ second product costs.
 import numpy as np
 
 from ..matmul.cpu import multiply
-from .rows import clear_row, copy_row, mix, mix_backward
+from .rows import add_row, clear_row, copy_row, mix, mix_backward, multiply_row, window
 
 
 def two_product_kernels(cell, compiled):
@@ -22,7 +22,7 @@ def two_product_kernels(cell, compiled):
     forward_row, second_forward_row = cell.forward_row, cell.second_forward_row
     backward_row, second_backward_row = cell.backward_row, cell.second_backward_row
     waits = not cell.projects           # does the last block of pre-activations wait for the second product?
-    G, N = len(cell.blocks), len(cell.saved)
+    G, N, S = len(cell.blocks), len(cell.saved), len(cell.states)
     F = G - waits                       # blocks that do not
 
     @compiled
@@ -38,6 +38,7 @@ def two_product_kernels(cell, compiled):
         h_prev = np.empty((len(order), R), x.dtype)
         v = np.empty((len(order), H), x.dtype)
         a = np.empty((len(order), G * H + lanes), x.dtype)
+        a_row = a.shape[1]
         w = np.zeros((len(order), len(second_panels) * lanes), x.dtype)
         unkept = np.empty((len(order), N, H), x.dtype)
         for turn in range(last - first):
@@ -49,30 +50,31 @@ def two_product_kernels(cell, compiled):
                     real[n] = b
                     copy_row(h_prev[n], states[b, before, 0])
                     if len(keep):
-                        h_prev[n] *= keep[b]
+                        multiply_row(h_prev[n], keep[b])
                     if len(a_x):
                         copy_row(a[n, :G * H], a_x[number[t] + n])
                     else:
                         copy_row(x_t[n], x[b, t])
                     n += 1
                 else:
-                    states[b, after] = states[b, before]
+                    for k in range(S):
+                        copy_row(states[b, after, k], states[b, before, k])
                     clear_row(y[b, t])
             if not len(a_x):                                                # a = x @ W.T + b
                 multiply(x_t, 0, n, W_panels, 0, len(W_panels), b_x, 0, 0, a, 0)
             for r in range(n):
                 copy_row(w[r, :(G - F) * H], a[r, F * H:])
-            multiply(h_prev, 0, n, U_panels, 0, len(U_panels), a, 0, a.shape[1], a, 0)      # a += h_prev @ U.T
+            multiply(h_prev, 0, n, U_panels, 0, len(U_panels), a, 0, a_row, a, 0)      # a += h_prev @ U.T
             for r in range(n):
                 b = real[r]
                 new = fresh[b, t] if len(zone) else states[b, after]
                 kept = saved[b, t] if len(saved) else unkept[r]
                 if not waits:
                     clear_row(w[r])
-                forward_row(a[r, :F * H].reshape((F, H)), own, states[b, before], new, kept)
+                forward_row(window(a, r * a_row, F, H), own, states[b, before], new, kept)
                 copy_row(v[r], kept[N - 1])
                 if waits and len(keep):
-                    v[r] *= keep[b]
+                    multiply_row(v[r], keep[b])
             multiply(v, 0, n, second_panels, 0, len(second_panels), w, 0, w.shape[1], w, 0)     # w += v @ second.T
             for r in range(n):
                 b = real[r]
@@ -104,12 +106,11 @@ def two_product_kernels(cell, compiled):
             n = 0
             for b in order:
                 if mask[b, t]:
-                    for j in range(R):
-                        d_state[b, 0, j] += dy[b, t, j]                     # y = h
+                    add_row(d_state[b, 0, :R], dy[b, t])                    # y = h
                     if len(zone):
                         mix_backward(zone[b, t], d_state[b], stay[n])
                     step = number[t] + n
-                    second_backward_row(saved[b, t], states[b, before], d_state[b], da[step, :F * H].reshape((F, H)),
+                    second_backward_row(saved[b, t], states[b, before], d_state[b], window(da, step * da_row, F, H),
                                         da[step, F * H:])
                     real[n] = b
                     n += 1
@@ -123,15 +124,16 @@ def two_product_kernels(cell, compiled):
                 copy_row(heard[step, D:D + R], states[b, before, 0])
                 copy_row(heard[step, D + R:], saved[b, t, N - 1])
                 if len(keep):
-                    heard[step, D:D + R] *= keep[b]
+                    multiply_row(heard[step, D:D + R], keep[b])
                 if waits and len(keep):
-                    dv[r, :H] *= keep[b]
-                    heard[step, D + R:] *= keep[b]
+                    multiply_row(dv[r, :H], keep[b])
+                    multiply_row(heard[step, D + R:], keep[b])
                 new = fresh[b, t] if len(zone) else states[b, after]
-                backward_row(saved[b, t], own, states[b, before], new, d_state[b], da[step, :F * H].reshape((F, H)),
+                backward_row(saved[b, t], own, states[b, before], new, d_state[b], window(da, step * da_row, F, H),
                              d_own[b], dv[r, :H])
                 if len(zone):
-                    d_state[b] += stay[r]
+                    for k in range(S):
+                        add_row(d_state[b, k], stay[r, k])
             multiply(da, a, n, U_panels, 0, len(U_panels), zero, 0, 0, dh_prev, 0)              # a += h_prev @ U.T
             if len(W_panels):                                                                   # a = x @ W.T + b
                 multiply(da, a, n, W_panels, 0, len(W_panels), zero, 0, 0, dx_t, 0)
@@ -140,8 +142,7 @@ def two_product_kernels(cell, compiled):
                 if len(W_panels):
                     copy_row(dx[b, t], dx_t[r])
                 if len(keep):
-                    dh_prev[r, :R] *= keep[b]
-                for j in range(R):
-                    d_state[b, 0, j] += dh_prev[r, j]
+                    multiply_row(dh_prev[r, :R], keep[b])
+                add_row(d_state[b, 0, :R], dh_prev[r])
 
     return forward_rows, backward_rows

@@ -1,9 +1,30 @@
-"""What the compiled loops do with a row besides its formulas: copy it, clear it, take a part of it, and zoneout."""
+"""What the compiled loops do with rows besides the formulas: copy, clear, add, multiply, look at a part, and zoneout.
+
+As loops, since Numba's assignments to slices take longer, and very much longer to compile."""
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 from ..cells.activations import ONE, formula
+
+
+@intrinsic
+def window(typingctx, array, start, rows, columns):
+    """(rows, columns) of the numbers of a contiguous array, from the flat index ``start`` on: a view, borrowed like the
+    one of ``from_column``."""
+    view = array.copy(ndim=2, layout="C")
+
+    def codegen(context, builder, signature, args):
+        source = context.make_array(array)(context, builder, args[0])
+        made = context.make_array(view)(context, builder)
+        size = ir.Constant(ir.IntType(64), array.dtype.bitwidth // 8)
+        populate_array(made, data=builder.gep(source.data, [args[1]]), shape=args[2:],
+                       strides=(builder.mul(args[3], size), size), itemsize=size, meminfo=None)
+        return made._getvalue()
+
+    return view(array, types.intp, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -23,7 +44,7 @@ def from_column(typingctx, array, first):
 
 @formula
 def copy_row(target, source):
-    """target[:] = source, as many numbers as target has.  Numba's own assignment of slices takes twice as long."""
+    """target[:] = source, as many numbers as target has."""
     for j in range(target.shape[0]):
         target[j] = source[j]
 
@@ -33,6 +54,20 @@ def clear_row(target):
     """target[:] = 0."""
     for j in range(target.shape[0]):
         target[j] = 0
+
+
+@formula
+def add_row(target, source):
+    """target += source, as many numbers as target has."""
+    for j in range(target.shape[0]):
+        target[j] += source[j]
+
+
+@formula
+def multiply_row(target, factor):
+    """target *= factor, as many numbers as target has."""
+    for j in range(target.shape[0]):
+        target[j] *= factor[j]
 
 
 @formula
