@@ -404,3 +404,17 @@ def test_a_parameter_put_in_place_is_checked_when_used():
     net.params["weight_hh_l0"] = np.ones((4, 16), "float32")
     with pytest.raises(ValueError, match=r"params\['weight_hh_l0'\]: expected .*\(16, 4\), got .*\(4, 16\)"):
         net.forward(X)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_a_model_without_a_cache_says_the_same(backend):
+    rng = np.random.default_rng(9)
+    model = minilstm.Sequential(minilstm.LSTM(3, 5, backend=backend), minilstm.GRU(5, 4, backend=backend),
+                                minilstm.Linear(4, 2, backend=backend))
+    x, mask = rng.standard_normal((4, 6, 3), dtype="float32"), rng.random((4, 6)) < 0.7
+    expected, _ = model.forward(x, mask)
+    found, cache = model.forward(x, mask, cache=False)
+    assert cache is None and same_bits(found, expected)
+    for layer in (model, *model.layers):
+        with pytest.raises(TypeError, match="cache: expected True or False, got 1"):
+            layer.forward(x[:, :, :1].repeat(layer.input_size, axis=2), cache=1)

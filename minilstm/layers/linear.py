@@ -43,8 +43,11 @@ class Linear(Layer):
         """The arguments that build this layer again, but for dtype, backend and seed."""
         return {"input_size": self.input_size, "output_size": self.output_size, "bias": "bias" in self.params}
 
-    def forward(self, x):
-        """x (...,D) -> y (...,F), cache.  Raises TypeError or ValueError where x has another dtype or width."""
+    def forward(self, x, *, cache=True):
+        """x (...,D) -> y (...,F), cache, or None in its place with cache=False, for no backward pass.
+
+        Raises TypeError or ValueError where x has another dtype or width."""
+        keeps = flag("cache", cache)
         if not isinstance(x, np.ndarray) or x.ndim < 1:
             raise TypeError(f"x: expected a {self.dtype} array (..., D={self.input_size}), got {describe(x)}")
         leading = (None,) * (x.ndim - 1)
@@ -52,9 +55,9 @@ class Linear(Layer):
         shape = (*x.shape[:-1], self.output_size)
         weight = self._param("weight")
         bias = self._param("bias") if "bias" in self.params else None
-        rows = x.reshape(math.prod(x.shape[:-1]), self.input_size).copy()
+        rows = x.reshape(math.prod(x.shape[:-1]), self.input_size)
         y = BACKENDS[self.backend].product(rows, weight.T, bias)
-        return y.reshape(shape), Cache(rows, weight, shape)
+        return y.reshape(shape), Cache(rows.copy(), weight, shape) if keeps else None
 
     def backward(self, cache, dy):
         """dy (...,F), the gradient of y -> dx (...,D); adds to ``grads``."""

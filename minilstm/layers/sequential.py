@@ -1,5 +1,5 @@
 """Layers in a row: each reads what the one before it wrote."""
-from ..arguments import describe, floats, mask_of
+from ..arguments import describe, flag, floats, mask_of
 from ..masking.reference import select
 from .layer import Counter, Layer, first
 from .noise import number_of_draw
@@ -34,11 +34,13 @@ class Sequential(Layer):
     def children(self):
         return {str(k): layer for k, layer in enumerate(self.layers)}
 
-    def forward(self, x, mask=None, *, training=False, draw=None):
+    def forward(self, x, mask=None, *, training=False, draw=None, cache=True):
         """x (B,T,D), mask (B,T) bool or None -> y of the last layer, cache.  Masked steps of x are never read.
 
         training, draw: for the layers that are random in training, as ``LSTM.forward`` has them.  A draw of the model
-        is another draw for each place in it, also where a layer stands in it twice."""
+        is another draw for each place in it, also where a layer stands in it twice.
+        cache: False keeps nothing for a backward pass, and returns None in its place; every layer must take it."""
+        keeps = flag("cache", cache)
         draw = number_of_draw(training, draw, self.counter)
         if mask is not None:
             x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
@@ -46,12 +48,13 @@ class Sequential(Layer):
         caches = []
         for place, layer in enumerate(self.layers):
             options = {"mask": mask} if layer.takes_mask else {}
+            options |= {} if keeps else {"cache": False}
             if layer.takes_training and training:
                 options |= {"training": True, "draw": draw * len(self.layers) + place}
-            out, cache = layer.forward(x, **options)
+            out, layer_cache = layer.forward(x, **options)
             x = first(out)
-            caches.append(cache)
-        return x, caches
+            caches.append(layer_cache)
+        return x, caches if keeps else None
 
     def backward(self, cache, dy):
         """The gradient of y -> dx (B,T,D); adds to the ``grads`` of every layer."""
