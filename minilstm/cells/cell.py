@@ -32,7 +32,7 @@ class Cell(NamedTuple):
     name: str
     blocks: tuple[str, ...]     # of W and U, in the order of their rows
     states: tuple[str, ...]     # what is carried from step to step; the first one, h, is the output
-    saved: tuple[str, ...]      # what a step keeps of each unit for its backward pass; at least as many as blocks
+    saved: tuple[str, ...]      # what a step keeps of each unit for its backward pass, beside the states
 
     step: Callable              # one layer, one step, in plain NumPy
     step_backward: Callable

@@ -88,7 +88,7 @@ def cell_with(name, forward, backward):
             da[0, j] = backward(after[0, j], d_state[0, j])
             d_state[0, j] = 0
 
-    return Cell(name=name, blocks=("a",), states=("h",), saved=("a_x",), step=step, step_backward=step_backward,
+    return Cell(name=name, blocks=("a",), states=("h",), saved=(), step=step, step_backward=step_backward,
                 forward_row=forward_row, backward_row=backward_row)
 
 

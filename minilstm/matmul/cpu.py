@@ -20,7 +20,7 @@ from .micro_kernel import LINE_BYTES, ROWS, block_copy, block_product
 DEPTH = 512                 # of a stretch of k: 512 lines of a panel are 32 KiB
 CHUNK = 128                 # rows of A that one pass multiplies with a panel
 APART = 2                   # lines between their blocks: 4 KiB apart, all would want the same place in the cache
-PANELS = 4                  # that rows left over are multiplied with at a time
+PANELS = ROWS // 2          # that one or two rows left over are multiplied with at a time
 
 block_of_rows = block_product(ROWS)
 block_of_four = block_product(4)

@@ -63,8 +63,7 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, cachin
     GH, R = weights.U.shape
     S, N = len(cell.states), len(cell.saved)
     H = GH // len(cell.blocks)
-    lanes = lanes_of(x.dtype)
-    width, units = units_of(cell, H, lanes)
+    width, units = units_of(cell, H, lanes_of(x.dtype))
     slots = T + 1 if caching else 2                                         # of states: all moments, or two in turn
     states = empty((B, slots, S, width), x.dtype)
     for k, s0 in enumerate(initial):
@@ -75,16 +74,9 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, cachin
     y = empty((B, T, R), x.dtype)
     plan = schedule(mask)
     n = int(plan.first[T])
-    b_x, b_h, own = biases_and_own(cell, weights)
-    if width > H and len(own):
-        own = np.pad(own, ((0, 0), (0, width - H)))
     in_loop = multiplies_in_loop(weights.W, B)
-    first, second = two_matrices(cell, weights)
-    order_x, order_h = (order_of_columns(len(matrix) // H, H, width, units, lanes) for matrix in (weights.W, first))
-    W_panels = pack_rows(weights.W, order_x) if in_loop else no_panels(x.dtype)
-    U_panels = pack_rows(first, order_h)
-    second_panels = pack(second.T) if len(second) else no_panels(x.dtype)
-    b_x_panels, b_h_panels = (b[order_x].reshape(-1, lanes) for b in (b_x, b_h))    # anything, where the order is -1
+    packed = forward_panels(cell, weights, width, units, in_loop)
+    b_x, _, _ = biases_and_own(cell, weights)
     forward_rows, _ = kernels(cell)
     threads = threads_for(n * (weights.W.size + weights.U.size + weights.W_hr.size))
     shares = groups(plan, threads)
@@ -94,8 +86,7 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, cachin
         a_x = nothing if in_loop else product(x[places(plan, moments)], weights.W.T, b_x)
         spread(lambda k: forward_rows(
             x, a_x, y, saved, states, fresh, mask, numbers(plan, shares[k], moments), zone, keep_of(weights),
-            plan.order[slice(*shares[k])], moments, units, W_panels, U_panels, second_panels, b_x_panels, b_h_panels,
-            own, reverse), len(shares), threads)
+            plan.order[slice(*shares[k])], moments, units, *packed, reverse), len(shares), threads)
     finals = tuple(states[:, 0 if reverse else T % slots, k, :s0.shape[1]] for k, s0 in enumerate(initial))
     return y, finals, Cache(cell, weights, x, mask, plan, reverse, zone, saved, states, fresh) if caching else None
 
@@ -179,6 +170,21 @@ class Sums:
         if self.cell.normalises:
             own, db = d_own[:len(self.cell.own)], d_own[len(self.cell.own):].ravel()
         return Weights(self.dW, self.dU, db[:GH], db[-GH:], own, self.dW_hr)
+
+
+def forward_panels(cell, weights, width, units, in_loop):
+    """What the forward kernels multiply by and add: panels of W, of U and of the second matrix, the two biases in the
+    order of their columns, and own, as wide as the states."""
+    dtype, H = weights.W.dtype, weights.own.shape[1]
+    lanes = lanes_of(dtype)
+    b_x, b_h, own = biases_and_own(cell, weights)
+    if width > H and len(own):
+        own = np.pad(own, ((0, 0), (0, width - H)))
+    first, second = two_matrices(cell, weights)
+    order_x, order_h = (order_of_columns(len(matrix) // H, H, width, units, lanes) for matrix in (weights.W, first))
+    return (pack_rows(weights.W, order_x) if in_loop else no_panels(dtype), pack_rows(first, order_h),
+            pack(second.T) if len(second) else no_panels(dtype),
+            b_x[order_x].reshape(-1, lanes), b_h[order_x].reshape(-1, lanes), own)      # order -1: any number will do
 
 
 def multiplies_in_loop(W, B):
