@@ -141,12 +141,13 @@ def draw(rows, peak, path):
     """A bar for each rung; the lines are the peaks of one core and of all that take part."""
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     names = [f"{row['rung']}" + (f" ({row['threads']} threads)" if row["threads"] > 1 else "") for row in rows]
     speeds = [row["GF/s"] for row in rows]
     axes.barh(names, speeds, color="#4477aa")
     for place, row in enumerate(rows):
-        axes.annotate(f"{row['GF/s']:.3g}", (row["GF/s"], place), (4, 0), textcoords="offset points", va="center")
+        axes.annotate(f"{row['GF/s']:.3g}", (row["GF/s"], place), (5, 0), textcoords="offset points", va="center",
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
     for threads in sorted({row["threads"] for row in rows}):
         axes.axvline(threads * peak / 1e9, color="black", linestyle=":" if threads > 1 else "--", linewidth=1,
                      label=f"measured peak, {threads} core{'s' * (threads > 1)}: {threads * peak / 1e9:.0f}")
@@ -154,8 +155,8 @@ def draw(rows, peak, path):
     axes.set_xlim(min(speeds) / 2, 6 * max(peak / 1e9, *speeds))
     axes.invert_yaxis()
     axes.set_xlabel("operations of real steps, GF/s (logarithmic)")
-    axes.set_title(f"One forward pass of an LSTM, (B, T, D, H) = {SHAPE}, float32", fontsize=11)
-    axes.legend(loc="lower left", fontsize=9)
+    figure.suptitle(f"One forward pass of an LSTM, (B, T, D, H) = {SHAPE}, float32", fontsize=11)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     figure.savefig(path, dpi=110)
 
 
@@ -178,7 +179,8 @@ def main():
         path = save("ladder_lstm", {"machine": here, "shape": SHAPE, "peak GF/s": peak / 1e9, "rungs": rows})
         draw(rows, peak, ROOT / "benchmarks" / "results" / "ladder_lstm.png")
         caption = (f"(B, T, D, H) = {SHAPE}, float32, {here['processor']}, {here['cores']} cores, peak of one core "
-                   f"{peak / 1e9:.0f} GF/s, {datetime.date.today()}:\n\n")
+                   f"{peak / 1e9:.0f} GF/s, {datetime.date.today()}; pure Python computes two steps, its time is "
+                   "scaled:\n\n")
         into_readme("ladder_lstm", caption + text)
         print(f"saved: {path}")
 
