@@ -331,9 +331,17 @@ def test_memory_that_lies_idle_is_bounded(monkeypatch):
     monkeypatch.setattr(buffers, "_idle", idle := {})
     monkeypatch.setattr(buffers._Block.__del__, "__defaults__", (idle,))
     monkeypatch.setattr(buffers, "KEPT", 2**20)
-    arrays = [buffers.empty((2**16,), "float32") for _ in range(10)]
-    arrays.clear()
-    assert 0 < sum(size * len(blocks) for size, blocks in idle.items()) <= 2**20
+    arrays = [buffers.empty((2**16,), "float32") for _ in range(10)]        # 256 KiB each
+    places = [array.ctypes.data for array in arrays]
+    while arrays:
+        arrays.pop(0)
+    assert sum(size * len(blocks) for size, blocks in idle.items()) == 2**20
+    again = [buffers.empty((2**16,), "float32") for _ in range(4)]
+    assert {array.ctypes.data for array in again} == set(places[-4:]), "what has been idle longest is given back"
+    small = [buffers.empty((2**15,), "float32") for _ in range(8)]
+    del again
+    small.clear()
+    assert list(map(len, idle.values())) == [0, 8], "memory of another size does not stand in its way"
 
 
 def test_buffers_in_many_threads_do_not_overlap():

@@ -4,15 +4,18 @@ The first write to a page of new memory makes the operating system find and clea
 arithmetic of a recurrent net on the same numbers.  So the memory of a large array made here is not given back when the
 last array that looks at it is gone, but kept for the next one of its size.
 """
+import contextlib
+import itertools
 import math
 
 import numpy as np
 
 SMALLEST = 2**16            # bytes: below it NumPy's own allocation costs less
-KEPT = 2**28                # bytes that lie idle at most
+KEPT = 2**28                # bytes that lie idle at most; beyond, what has been idle longest is given back
 ALIGNMENT = 64              # a cache line: a vector that starts on one does not touch two
 
-_idle = {}                  # size in bytes -> blocks of memory that nobody uses
+_idle = {}                  # size in bytes -> list of (moment, memory that nobody has used since)
+_moments = itertools.count()
 
 
 class _Block:
@@ -25,16 +28,18 @@ class _Block:
 
     def __del__(self, idle=_idle):
         """Python may call this at any moment and in any thread, so each step is one that cannot be cut in two."""
-        if sum(size * len(blocks) for size, blocks in list(idle.items())) + self.size > KEPT:
-            idle.clear()
-        idle.setdefault(self.size, []).append(self.memory)
+        idle.setdefault(self.size, []).append((next(_moments), self.memory))
+        while sum(size * len(blocks) for size, blocks in list(idle.items())) > KEPT:
+            with contextlib.suppress(IndexError, ValueError):               # another thread has been faster
+                min(filter(None, list(idle.values())), key=lambda blocks: blocks[0]).pop(0)
 
 
 def _block(size):
     try:
-        return _Block(_idle[size].pop(), size)
+        _, memory = _idle[size].pop()
     except (KeyError, IndexError):
-        return _Block(np.empty(size + ALIGNMENT, np.uint8), size)
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+    return _Block(memory, size)
 
 
 def empty(shape, dtype):
