@@ -24,8 +24,7 @@ def one_product_kernels(cell, compiled):
         """Some moments (first, last) of the rows ``order``, so many units at a time.  Fills y (B,T,R), states, and
         saved (B,T,N,H) unless that has no rows.  a_x (n,G*H): x @ W.T + b_x; without rows if it is to be computed here.
         number (T,): of the rows' first real step at a moment."""
-        B, T, D = x.shape
-        R, slots, H, lanes = y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
+        D, R, slots, H, lanes = x.shape[2], y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
         first, last = moments
         real = np.empty(len(order), np.int64)
         x_t = np.empty((len(order), D), x.dtype)

@@ -29,8 +29,7 @@ def two_product_kernels(cell, compiled):
     def forward_rows(x, a_x, y, saved, states, fresh, mask, number, zone, keep, order, moments, units, W_panels,
                      U_panels, second_panels, b_x, b_h, own, reverse):
         """With the parameters of its namesake in ``cpu_one_product.py``.  The last block that a cell saves is v."""
-        B, T, D = x.shape
-        R, slots, H, lanes = y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
+        D, R, slots, H, lanes = x.shape[2], y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
         K = H if waits else R
         first, last = moments
         real = np.empty(len(order), np.int64)
