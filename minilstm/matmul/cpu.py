@@ -23,12 +23,13 @@ from .micro_kernel import LINE_BYTES, ROWS, block_copy, block_product
 DEPTH = 512                 # of a stretch of k: 512 lines of a panel are 32 KiB
 CHUNK = 128                 # rows of A that one pass multiplies with a panel
 APART = 2                   # lines between their blocks: 4 KiB apart, all would want the same place in the cache
-PANELS = ROWS // 2          # that one or two rows left over are multiplied with at a time
+PANELS = ROWS // 2          # that rows left over are multiplied with at a time
 
 block_of_rows = block_product(ROWS)
 block_of_four = block_product(4)
 block_of_two = block_product(2)
 block_of_one = block_product(1)
+wide_block_of_four = block_product(4, PANELS)
 wide_block_of_two = block_product(2, PANELS)
 wide_block_of_one = block_product(1, PANELS)
 copy_block = block_copy(ROWS)
@@ -46,7 +47,7 @@ def multiply(A, a, rows, panels, first, last, S, s, s_row, C, c):
     C may be S.  C is filled up to the last lane of the last panel."""
     K, lanes = panels.shape[1:]
     a_row = A.shape[1]
-    left_over = rows % 4
+    left_over = rows % ROWS
     whole = rows - left_over
     for p in range(first, last):
         column = (p - first) * lanes
@@ -65,24 +66,30 @@ def multiply(A, a, rows, panels, first, last, S, s, s_row, C, c):
 
 @register_jitable
 def _multiply_few(A, a, rows, panels, first, last, S, s, s_row, C, c):
-    """``multiply`` for one to three rows: several panels at a time."""
+    """``multiply`` for fewer than ROWS rows, as four, two and one of them: several panels at a time."""
     K, lanes = panels.shape[1:]
     a_row, c_row = A.shape[1], C.shape[1]
-    a_last, s_last, c_last = a + (rows - 1) * a_row, s + (rows - 1) * s_row, c + (rows - 1) * c_row
+    four, all_but_one = rows & 4, rows - 1
+    a_two, s_two, c_two = a + four * a_row, s + four * s_row, c + four * c_row
+    a_one, s_one, c_one = a + all_but_one * a_row, s + all_but_one * s_row, c + all_but_one * c_row
     panel = first
     while panel < last:
         p, n = panel * K * lanes, (panel - first) * lanes
         if panel + PANELS <= last:
-            if rows >= 2:
-                wide_block_of_two(A, a, a_row, 1, panels, p, p, 0, K, S, s + n, s_row, C, c + n, c_row)
-            if rows != 2:
-                wide_block_of_one(A, a_last, 0, 1, panels, p, p, 0, K, S, s_last + n, 0, C, c_last + n, 0)
+            if rows & 4:
+                wide_block_of_four(A, a, a_row, 1, panels, p, p, 0, K, S, s + n, s_row, C, c + n, c_row)
+            if rows & 2:
+                wide_block_of_two(A, a_two, a_row, 1, panels, p, p, 0, K, S, s_two + n, s_row, C, c_two + n, c_row)
+            if rows & 1:
+                wide_block_of_one(A, a_one, 0, 1, panels, p, p, 0, K, S, s_one + n, 0, C, c_one + n, 0)
             panel += PANELS
         else:
-            if rows >= 2:
-                block_of_two(A, a, a_row, 1, panels, p, p, 0, K, S, s + n, s_row, C, c + n, c_row)
-            if rows != 2:
-                block_of_one(A, a_last, 0, 1, panels, p, p, 0, K, S, s_last + n, 0, C, c_last + n, 0)
+            if rows & 4:
+                block_of_four(A, a, a_row, 1, panels, p, p, 0, K, S, s + n, s_row, C, c + n, c_row)
+            if rows & 2:
+                block_of_two(A, a_two, a_row, 1, panels, p, p, 0, K, S, s_two + n, s_row, C, c_two + n, c_row)
+            if rows & 1:
+                block_of_one(A, a_one, 0, 1, panels, p, p, 0, K, S, s_one + n, 0, C, c_one + n, 0)
             panel += 1
 
 
