@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from numba.core.caching import FunctionCache
@@ -15,7 +17,7 @@ from numba.core.caching import FunctionCache
 import minilstm
 from minilstm.cells import GRU_RESET_BEFORE_CELL, LSTM_CELL, RNN_RELU_CELL
 from minilstm.cells.rnn import cell_with
-from minilstm.machine import buffers, threads
+from minilstm.machine import buffers, spin, threads
 from minilstm.machine.kernel import CACHE_FOLDER
 from minilstm.recurrence import cpu
 
@@ -224,6 +226,68 @@ def test_an_error_in_a_task_reaches_the_caller(restored_threads):
     assert len(done) == 10, "the pool is as good as before"
 
 
+def test_a_look_ends_with_a_change_or_after_so_many():
+    numbers = np.array([5, 7])
+    assert not spin.changes(numbers, 1, 7, 1000) and spin.changes(numbers, 1, 5, 1000)
+    other = threading.Timer(0.05, lambda: numbers.__setitem__(1, 8))
+    other.start()
+    assert spin.changes(numbers, 1, 7, 10**11), "seen while we look, not only before"
+    other.join()
+
+
+def test_a_helper_that_looks_out_takes_the_next_job_unasked_and_holds_nothing_meanwhile(restored_threads, monkeypatch):
+    minilstm.set_num_threads(2)
+    meeting = threading.Barrier(2)
+    until(lambda: threads._awake == 0)                                      # nobody is left of the tests before
+    monkeypatch.setattr(threads, "_looks", 10**11)
+
+    def together():
+        held = np.empty(3)
+        threads.spread(lambda k, held=held: meeting.wait(timeout=30), 2, 2)
+        return weakref.ref(held)
+
+    try:
+        gone = together()
+        until(lambda: threads._awake == 1 and gone() is None)
+        monkeypatch.setattr(threads._pool, "submit", lambda task: pytest.fail("nobody sleeps"))
+        together()
+    finally:
+        threads._offers[0] += 1                                             # the helper looks up, in vain,
+        monkeypatch.setattr(threads, "_looks", 0)
+        threads._offers[0] += 1                                             # and goes to sleep
+    until(lambda: threads._awake == 0 and not threads._jobs)
+
+
+def until(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.001)
+
+
+def test_many_callers_and_changing_counts_lose_no_task(restored_threads):
+    """Helpers that sleep, look out, come late, belong to a pool that has been retired: each task is done once."""
+    done = [[] for _ in range(4)]
+
+    def call(caller):
+        rng = np.random.default_rng(caller)
+        for turn in range(300):
+            if caller == 0 and turn % 20 == 0:
+                minilstm.set_num_threads(int(rng.integers(2, 5)))
+            count = int(rng.integers(1, 6))
+            threads.spread(lambda k: done[caller].append((turn, k)), count, int(rng.integers(1, 5)))
+            assert sum(t == turn for t, _ in done[caller][-count:]) == count, "all are done when spread returns"
+
+    callers = [threading.Thread(target=call, args=(caller,)) for caller in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+        assert not caller.is_alive()
+    assert all(len(found) == len(set(found)) and {turn for turn, _ in found} == set(range(300)) for found in done)
+    until(lambda: threads._awake == 0 and not threads._jobs)
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
 def test_bad_thread_counts_are_named(count):
     with pytest.raises(ValueError, match="count: expected a positive integer, got"):
@@ -295,7 +359,7 @@ def test_it_works_after_the_main_thread_has_ended():
     """Python takes no new work for thread pools then; the calling thread does it all."""
     script = """
 import threading, time
-from minilstm.machine import buffers, threads
+from minilstm.machine import buffers, spin, threads
 threads.set_num_threads(3)
 def late():
     threading.main_thread().join()

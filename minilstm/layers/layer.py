@@ -4,7 +4,7 @@ import copy
 import numpy as np
 
 from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural
-from ..machine.threads import ForkSafeLock
+from ..machine.locks import ForkSafeLock
 
 _adding = ForkSafeLock()        # one for all layers: it is held for the length of a few additions
 _counting = ForkSafeLock()      # likewise, for one addition

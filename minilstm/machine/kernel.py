@@ -21,7 +21,7 @@ import llvmlite
 import numba
 import numpy as np
 
-from .threads import ForkSafeLock
+from .locks import ForkSafeLock
 
 PACKAGE = Path(__file__).resolve().parents[1]
 DAYS_KEPT = 30

@@ -2,51 +2,47 @@
 
 Why not Numba's ``prange``: its default threading layer aborts the process when two Python threads enter parallel code
 at the same time, and all its layers fight for the cores with NumPy's own threads.  Kernels that release the interpreter
-lock on ordinary Python threads can do neither.  A hand-over to another thread costs tens of microseconds, so small work
-stays on the calling thread (``threads_for``).
+lock on ordinary Python threads can do neither.
+
+A helper that has done its part looks out for the next call for about a millisecond before it sleeps, and a caller that
+has done its own looks out for the helpers (``spin.py``): to wake a thread that sleeps takes longer than some steps of
+training.  Small work stays on the calling thread (``threads_for``).
 
 Where the system lets us, helpers are kept off the core of the thread that calls them: Linux likes to wake a thread
 where its waker runs, and needs milliseconds to see that another core is idle.
 """
+import collections
 import contextlib
 import ctypes
 import itertools
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
 from ..arguments import positive
+from .locks import ForkSafeLock
+from .spin import changes
 
 MULTIPLY_ADDS_WORTH_A_THREAD = 8_000_000        # some 150 microseconds of one core, a few times a hand-over
-
-
-class ForkSafeLock:
-    """A lock that a forked child finds open: the thread that held it in the parent does not exist in the child."""
-
-    def __init__(self):
-        self._renew()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
-
-    def _renew(self):
-        self._lock = threading.Lock()
-
-    def __enter__(self):
-        self._lock.acquire()
-
-    def __exit__(self, *exception):
-        self._lock.release()
-
+LOOKS = 2_000_000                                 # at a number, before a thread sleeps: some 200 microseconds
+NAP = 1e-4                                      # seconds that a caller sleeps after so many looks
 
 try:
     _core_of_this_thread = ctypes.CDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else None
 except (OSError, TypeError, AttributeError):
     _core_of_this_thread = None
 
-_lock = ForkSafeLock()
+_lock = ForkSafeLock()      # of all that follows
+_num_threads = None
+_looks = 0                  # LOOKS, or 0 where there are more threads than cores: the looks would take others' time
 _pool = None
 _kept_off = {}              # native id of a helper -> the core it is kept off
-_num_threads = None
+_jobs = collections.deque()             # each as often as it wants a helper
+_awake = 0                              # helpers that will look into _jobs before they sleep
+_offers = np.zeros(1, np.int64)         # how often something was put into _jobs
 
 
 def _cores():
@@ -69,10 +65,11 @@ def _from_environment():
 
 def set_num_threads(count):
     """Use ``count`` threads from now on.  Results are the same bits for any count."""
-    global _num_threads, _pool
+    global _num_threads, _looks, _pool
     count = positive("count", count)
     with _lock:
         _num_threads = count
+        _looks = LOOKS if count <= _cores() else 0
         retired, _pool = _pool, None
     if retired:
         retired.shutdown(wait=False)
@@ -87,43 +84,98 @@ def spread(task, count, threads):
     """Call ``task(k)`` once for every k in range(count), on the calling thread and up to ``threads`` - 1 of the pool's;
     returns when all are done.  The calling thread works too, so a pool that others keep busy, or that is gone at the
     end of the program, slows a call down but cannot block it."""
-    if min(threads, count) <= 1:
+    helpers = min(threads, count) - 1
+    if helpers <= 0:
         for k in range(count):
             task(k)
         return
-    numbers = itertools.count()                                 # next() on it is atomic
-
-    def work():
-        while (k := next(numbers)) < count:
-            task(k)
-
-    futures = _submit(work, min(threads, count) - 1)
+    job = _Job(task, count, helpers)
+    _offer(job, helpers)
     try:
-        work()
+        job.work()
     finally:
-        started = [future for future in futures if not future.cancel()]
-        for future in started:
-            future.result()
+        job.end()
+    if job.error:
+        raise job.error
 
 
-def _submit(work, times):
-    global _pool
-    if times < 1:
-        return []
-    futures = []
-    helpers = max(1, get_num_threads() - 1)
+ABSENT, AT_WORK, GONE = range(3)
+
+
+class _Job:
+    """A task for every k in range(count), each taken by whoever comes first: the caller, or one of its helpers."""
+
+    def __init__(self, task, count, helpers):
+        self.task, self.count, self.error = task, count, None
+        self.numbers, self.seats = itertools.count(), itertools.count()         # next() on one is atomic
+        self.helpers = np.full(helpers, ABSENT, np.int64)
+
+    def work(self):
+        while (k := next(self.numbers)) < self.count:
+            self.task(k)
+
+    def help(self):
+        """What a helper does.  It says that it is at work before it takes a number, so the caller cannot miss it."""
+        seat = next(self.seats)
+        self.helpers[seat] = AT_WORK
+        try:
+            self.work()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.helpers[seat] = GONE
+
+    def end(self):
+        """Give no number out any more; wait for the helpers that have one."""
+        self.count = 0
+        for seat in range(len(self.helpers)):
+            while self.helpers[seat] == AT_WORK and not changes(self.helpers, seat, AT_WORK, _looks):
+                time.sleep(NAP)
+
+
+def _offer(job, helpers):
+    """Hand a job to so many helpers: to those that look out for one, and for the rest wake some that sleep."""
+    global _pool, _awake
     with _lock:
         if _pool is None:
+            changes(_offers, 0, 0, 0)                           # compiled here: a fork finds no helper compiling
             _kept_off.clear()
-            _pool = ThreadPoolExecutor(helpers, "minilstm", lambda: _kept_off.update({threading.get_native_id(): None}))
+            _pool = ThreadPoolExecutor(max(1, _num_threads - 1), "minilstm",
+                                       lambda: _kept_off.update({threading.get_native_id(): None}))
         _keep_helpers_off_this_core()
+        _jobs.extend([job] * helpers)
+        _offers[0] += 1
         try:
-            for _ in range(times):
-                futures.append(_pool.submit(work))
+            while _awake < len(_jobs):
+                _pool.submit(_serve)
+                _awake += 1
         except RuntimeError as error:                           # at the end of the program a pool takes no new work
+            _jobs.clear()
             if "cannot schedule new futures" not in str(error):
                 raise
-    return futures
+
+
+def _serve():
+    """A helper from its waking until it sleeps again."""
+    global _awake
+    while job := _next_job():
+        job.help()
+        del job                                                 # it would keep the arrays of its task
+        with _lock:
+            _awake += 1
+
+
+def _next_job():
+    """The first of the jobs; None if there is none, and none comes while we look out."""
+    global _awake
+    in_vain = False
+    while True:
+        with _lock:
+            seen = int(_offers[0])
+            if _jobs or in_vain:
+                _awake -= 1
+                return _jobs.popleft() if _jobs else None
+        in_vain = not changes(_offers, 0, seen, _looks)
 
 
 def _keep_helpers_off_this_core():
@@ -138,8 +190,9 @@ def _keep_helpers_off_this_core():
 
 def _forget_pool():
     """A forked child has none of its parent's threads."""
-    global _pool
-    _pool = None
+    global _pool, _awake
+    _pool, _awake = None, 0
+    _jobs.clear()
 
 
 if hasattr(os, "register_at_fork"):
