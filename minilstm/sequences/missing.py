@@ -9,7 +9,8 @@ Zero is not nothing: filling alone makes a missing value and a measured one that
 same.  ``add_indicators`` and ``time_since_seen`` keep the difference, as more features for the network:
 
     filled = fill_forward(x, observed, mask)
-    x_all = add_features(add_indicators(filled, observed, mask), time_since_seen(observed, mask))
+    since = time_since_seen(observed, mask, dtype=x.dtype)
+    x_all = add_features(add_indicators(filled, observed, mask), since)
 
 A step at which nothing at all was measured is still a step: time went by.  To skip it, take it out of the mask.
 """
