@@ -1,7 +1,7 @@
 """minilstm: an LSTM engine to read line by line, and then to use.  ``README.md`` has the reading order."""
 __version__ = "0.1.0"
 
-from . import interop
+from . import interop, masking, sequences
 from .checks.gradients import check_gradients
 from .checks.trace import trace
 from .layers import GRU, LSTM, RNN, FormatError, Layer, Linear, Sequential, load, save
@@ -10,5 +10,6 @@ from .training import Adam, clip_global_norm, fit, mean_squared_error
 
 __all__ = [
     "Adam", "FormatError", "GRU", "LSTM", "Layer", "Linear", "RNN", "Sequential", "check_gradients", "clip_global_norm",
-    "fit", "get_num_threads", "interop", "load", "mean_squared_error", "save", "set_num_threads", "trace",
+    "fit", "get_num_threads", "interop", "load", "masking", "mean_squared_error", "save", "sequences",
+    "set_num_threads", "trace",
 ]

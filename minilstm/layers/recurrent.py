@@ -3,9 +3,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import masking
 from ..arguments import describe, flag, floats, mask_of, natural, one_of, positive
 from ..cells import Weights
-from ..masking.reference import hold, hold_backward, select
+from ..masking.reference import select
 from ..recurrence import cpu, reference
 from .layer import Layer, stream
 from .merge import RULES, merge, merge_backward, width
@@ -77,6 +78,10 @@ class Recurrent(Layer):
                 for field, name in self._names(layer, direction).items():
                     self._own(name, getattr(initial, field))
 
+    @property
+    def _masking(self):
+        return masking.BACKENDS[self.backend]
+
     def arguments(self):
         """The arguments that build this layer again, but for dtype, backend and seed."""
         return {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
@@ -108,7 +113,7 @@ class Recurrent(Layer):
                 for final, s in zip(finals, states):
                     final[layer, k] = s
                 held = masked_output == "hold" and layer == self.num_layers - 1
-                halves.append(hold(half, mask, direction.reverse) if held else half)
+                halves.append(self._masking.hold(half, mask, direction.reverse) if held else half)
                 runs.append(run)
             cache.runs.append(runs)
             cache.halves.append(halves if self.merge == "mul" else [None] * len(halves))
@@ -137,7 +142,7 @@ class Recurrent(Layer):
             for k, direction in enumerate(self.directions):
                 dh = d_halves[k]
                 if masked_output == "hold" and layer == self.num_layers - 1:
-                    dh = hold_backward(dh, mask, direction.reverse)         # half = hold(h)
+                    dh = self._masking.hold_backward(dh, mask, direction.reverse)       # half = hold(h)
                 dx_k, d_initial, d_weights = BACKENDS[self.backend].backward(
                     runs[layer][k], dh, [d[layer, k] for d in d_finals])
                 dx = dx_k if dx is None else dx + dx_k                      # both directions read the same x

@@ -6,6 +6,7 @@ from tqdm import tqdm
 
 from ..arguments import describe, natural, positive
 from ..layers.layer import first
+from ..sequences import batches
 from .clipping import clip_global_norm
 from .losses import mean_squared_error
 from .optimizers import Adam
@@ -50,9 +51,7 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     with tqdm(total=epochs, desc="training", unit="epoch", disable=None if progress else True) as bar:
         for epoch in range(epochs):
             total = 0
-            order = rng.permutation(len(x))
-            for start in range(0, len(x), batch_size):
-                rows = order[start:start + batch_size]
+            for rows in batches(len(x), batch_size, seed=rng):
                 steps = counts[rows].sum()
                 if steps:
                     batch = (x[rows], target[rows], None if mask is None else mask[rows], counts[rows])
