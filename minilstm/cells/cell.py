@@ -42,6 +42,7 @@ class Cell(NamedTuple):
 
     own: tuple[str, ...] = ()   # the parameters that each unit has for itself
     apart: bool = False         # True: the cell uses x @ W.T + b_ih and h @ U.T + b_hh apart, not their sum alone
+    fades: bool = False         # True: its x ends with R factors, by which it multiplies h_prev first (gru_d.py)
     normalises: bool = False    # True: its row functions take sums over the units of a row, and pre-activations without
     #                             biases, which come after these sums; they find them at the end of own
 

@@ -1,4 +1,5 @@
 """Objects that own parameters.  Every layer has two verbs, ``forward`` and ``backward``, and keeps no other state."""
+from .gru_d import GRUD
 from .layer import Layer
 from .linear import Linear
 from .lstm import LSTM
@@ -6,4 +7,4 @@ from .one_state import GRU, RNN
 from .saving import FormatError, load, save
 from .sequential import Sequential
 
-__all__ = ["FormatError", "GRU", "LSTM", "Layer", "Linear", "RNN", "Sequential", "load", "save"]
+__all__ = ["FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "RNN", "Sequential", "load", "save"]

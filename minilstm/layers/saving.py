@@ -20,13 +20,14 @@ import safetensors
 import safetensors.numpy
 
 from ..arguments import dtype_of, natural, one_of
+from .gru_d import GRUD
 from .linear import BACKENDS, Linear
 from .lstm import LSTM
 from .one_state import GRU, RNN
 from .sequential import Sequential
 
 FORMAT, VERSION = "minilstm", "1"
-TYPES = {layer_class.__name__: layer_class for layer_class in (GRU, LSTM, Linear, RNN)}
+TYPES = {layer_class.__name__: layer_class for layer_class in (GRU, GRUD, LSTM, Linear, RNN)}
 
 
 class FormatError(ValueError):
@@ -118,7 +119,7 @@ class _Limits:
         sizes = {name: value for name, value in description.items() if isinstance(value, int)}
         D, F, H, R, layers = (max(0, sizes.get(name, 0)) for name in (
             "input_size", "output_size", "hidden_size", "proj_size", "num_layers"))
-        blocks = {"LSTM": 3, "GRU": 3}.get(kind, 1)                     # of the LSTM with coupled gates, 4 of others
+        blocks = {"LSTM": 3, "GRU": 3, "GRUD": 3}.get(kind, 1)          # of the LSTM with coupled gates, 4 of others
         self.numbers -= D * F + blocks * H * (D + layers * ((R or H) + 2)) * (1 + bool(sizes.get("bidirectional")))
         self.tensors -= max(1, layers)
         if self.numbers < 0 or self.tensors < 0:

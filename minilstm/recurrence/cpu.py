@@ -59,7 +59,8 @@ class Cache(NamedTuple):
 def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, caching=True):
     """x (B,T,D), mask (B,T), initial: one (B,R) or (B,H) for each of cell.states; zoneout: for each of them a (B,T,R)
     or (B,T,H), or None -> y (B,T,R), 0 at masked steps; the final states as a tuple; Cache, or None unless caching."""
-    B, T, D = x.shape
+    B, T, _ = x.shape
+    D = weights.W.shape[1]                                                  # x has more columns for a cell that fades
     GH, R = weights.U.shape
     S, N = len(cell.states), len(cell.saved)
     H = GH // len(cell.blocks)
@@ -83,7 +84,7 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, cachin
     nothing = np.empty((0, GH), x.dtype)
     steps_at_once = n if in_loop else max(STRETCH_STEPS, STRETCH_BYTES // (GH * x.itemsize))
     for moments in stretches(plan, steps_at_once, backwards=reverse):
-        a_x = nothing if in_loop else product(x[places(plan, moments)], weights.W.T, b_x)
+        a_x = nothing if in_loop else product(x[places(plan, moments)][:, :D], weights.W.T, b_x)
         spread(lambda k: forward_rows(
             x, a_x, y, saved, states, fresh, mask, numbers(plan, shares[k], moments), zone, keep_of(weights),
             plan.order[slice(*shares[k])], moments, units, *packed, reverse), len(shares), threads)
@@ -96,7 +97,8 @@ def backward(cache, dy, d_final):
 
     -> dx (B,T,D), 0 at masked steps; the gradients of the initial states as a tuple; Weights of gradients."""
     cell, weights, x, mask, plan, reverse, zone, saved, states, fresh = cache
-    B, T, D = x.shape
+    B, T, _ = x.shape
+    D = weights.W.shape[1]
     GH, R = weights.U.shape
     H = GH // len(cell.blocks)
     width = GH * (1 + cell.apart) + len(weights.W_hr)                       # of a step's gradients of pre-activations
@@ -123,7 +125,7 @@ def backward(cache, dy, d_final):
             plan.order[slice(*shares[k])], moments, U_panels, W_panels, second_panels, own, reverse, d_state, da, heard,
             d_own), len(shares), threads)
         if not in_loop:
-            dx[places(plan, moments)] = product(da[:, :GH], weights.W)      # a_x = x @ W.T + b_ih
+            dx[(*places(plan, moments), slice(D))] = product(da[:, :GH], weights.W)     # a_x = x @ W.T + b_ih
         sums.add(da, heard)
     d_initial = tuple(d_state[:, k, :d.shape[1]] for k, d in enumerate(d_final))
     return dx, d_initial, sums.weights(d_own.sum(axis=0))

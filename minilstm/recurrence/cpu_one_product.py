@@ -8,7 +8,8 @@ A step needs all of h_prev for every unit of h, so h_prev is copied aside before
 import numpy as np
 
 from ..matmul.cpu import multiply
-from .rows import add_row, clear_row, copy_row, from_column, mix, mix_backward, multiply_row, window
+from .rows import (add_row, clear_row, copy_row, fade, fade_backward, from_column, mix, mix_backward, multiply_row,
+                   window)
 
 
 def one_product_kernels(cell, compiled):
@@ -16,7 +17,7 @@ def one_product_kernels(cell, compiled):
     forward_row, backward_row = cell.forward_row, cell.backward_row
     G = len(cell.blocks)
     A = G * (1 + cell.apart)
-    N, S = len(cell.saved), len(cell.states)
+    N, S, fades = len(cell.saved), len(cell.states), cell.fades
 
     @compiled
     def forward_rows(x, a_x, y, saved, states, fresh, mask, number, zone, keep, order, moments, units, W_panels,
@@ -24,7 +25,8 @@ def one_product_kernels(cell, compiled):
         """Some moments (first, last) of the rows ``order``, so many units at a time.  Fills y (B,T,R), states, and
         saved (B,T,N,H) unless that has no rows.  a_x (n,G*H): x @ W.T + b_x; without rows if it is to be computed here.
         number (T,): of the rows' first real step at a moment."""
-        D, R, slots, H, lanes = x.shape[2], y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
+        R, slots, H, lanes = y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
+        D = x.shape[2] - R if fades else x.shape[2]
         first, last = moments
         real = np.empty(len(order), np.int64)
         x_t = np.empty((len(order), D), x.dtype)
@@ -32,6 +34,7 @@ def one_product_kernels(cell, compiled):
         a = np.empty((len(order), A * units + lanes), x.dtype)
         a_row = a.shape[1]
         unkept = np.empty((N, H), x.dtype)
+        faded = np.empty((len(order) if fades else 0, S, H), x.dtype)
         for turn in range(last - first):
             t = last - 1 - turn if reverse else first + turn
             before, after = (t + 1) % slots if reverse else t % slots, t % slots if reverse else (t + 1) % slots
@@ -39,7 +42,9 @@ def one_product_kernels(cell, compiled):
             for b in order:
                 if mask[b, t]:
                     real[n] = b
-                    copy_row(h_prev[n], states[b, before, 0])
+                    if fades:
+                        fade(states[b, before], x[b, t, D:], faded[n])
+                    copy_row(h_prev[n], (faded[n] if fades else states[b, before])[0])
                     if len(keep):
                         multiply_row(h_prev[n], keep[b])
                     if not len(a_x):
@@ -68,13 +73,14 @@ def one_product_kernels(cell, compiled):
                 for r in range(n):
                     b = real[r]
                     new = fresh[b, t] if len(zone) else states[b, after]
+                    prev = faded[r] if fades else states[b, before]
                     gates = saved[b, t] if len(saved) else unkept
-                    forward_row(window(a, r * a_row, A, count), from_column(own, u),
-                                from_column(states[b, before], u), from_column(new, u), from_column(gates, u))
+                    forward_row(window(a, r * a_row, A, count), from_column(own, u), from_column(prev, u),
+                                from_column(new, u), from_column(gates, u))
             for r in range(n):
                 b = real[r]
                 if len(zone):
-                    mix(zone[b, t], states[b, before], fresh[b, t], states[b, after])
+                    mix(zone[b, t], faded[r] if fades else states[b, before], fresh[b, t], states[b, after])
                 copy_row(y[b, t], states[b, after, 0])
 
     @compiled
@@ -84,13 +90,15 @@ def one_product_kernels(cell, compiled):
 
         Fills da (n,A*H) and heard (n,D+R), x and h_prev * keep side by side, for every real step; and dx (B,T,D), if
         there are W_panels.  Adds to d_own (B,P,H)."""
-        D, R, H, lanes = x.shape[2], dy.shape[2], d_state.shape[2], U_panels.shape[2]
+        R, H, lanes = dy.shape[2], d_state.shape[2], U_panels.shape[2]
+        D = x.shape[2] - R if fades else x.shape[2]
         first, last = moments
         da_row = A * H
         real = np.empty(len(order), np.int64)
         stay = np.empty((len(order), *d_state.shape[1:]), x.dtype)
         dh_prev = np.empty((len(order), len(U_panels) * lanes), x.dtype)
         dx_t = np.empty((len(order), len(W_panels) * lanes), x.dtype)
+        faded = np.empty((len(order) if fades else 0, S, states.shape[3]), x.dtype)
         zero = np.zeros((1, max(dh_prev.shape[1], dx_t.shape[1])), x.dtype)
         for turn in range(last - first):
             t = first + turn if reverse else last - 1 - turn
@@ -102,19 +110,21 @@ def one_product_kernels(cell, compiled):
                     new = fresh[b, t] if len(zone) else states[b, after]
                     if len(zone):
                         mix_backward(zone[b, t], d_state[b], stay[n])
+                    if fades:
+                        fade(states[b, before], x[b, t, D:], faded[n])
+                    prev = faded[n] if fades else states[b, before]
                     step = number[t] + n
-                    backward_row(saved[b, t], own, states[b, before], new, d_state[b], window(da, step * da_row, A, H),
-                                 d_own[b])
+                    backward_row(saved[b, t], own, prev, new, d_state[b], window(da, step * da_row, A, H), d_own[b])
                     if len(zone):
                         for k in range(S):
                             add_row(d_state[b, k], stay[n, k])
                     copy_row(heard[step, :D], x[b, t])
-                    copy_row(heard[step, D:], states[b, before, 0])
+                    copy_row(heard[step, D:], prev[0])
                     if len(keep):
                         multiply_row(heard[step, D:], keep[b])
                     real[n] = b
                     n += 1
-                elif len(W_panels):
+                elif len(W_panels) or fades:
                     clear_row(dx[b, t])
             a = number[t] * da_row
             if len(W_panels):                                               # a_x = x @ W.T + b_ih
@@ -123,9 +133,11 @@ def one_product_kernels(cell, compiled):
             for r in range(n):
                 b = real[r]
                 if len(W_panels):
-                    copy_row(dx[b, t], dx_t[r])
+                    copy_row(dx[b, t, :D], dx_t[r])
                 if len(keep):
                     multiply_row(dh_prev[r, :R], keep[b])
                 add_row(d_state[b, 0, :R], dh_prev[r])
+                if fades:
+                    fade_backward(states[b, before], x[b, t, D:], d_state[b], dx[b, t, D:])
 
     return forward_rows, backward_rows

@@ -14,7 +14,7 @@ second product costs.
 import numpy as np
 
 from ..matmul.cpu import multiply
-from .rows import add_row, clear_row, copy_row, mix, mix_backward, multiply_row, window
+from .rows import add_row, clear_row, copy_row, fade, fade_backward, mix, mix_backward, multiply_row, window
 
 
 def two_product_kernels(cell, compiled):
@@ -22,14 +22,15 @@ def two_product_kernels(cell, compiled):
     forward_row, second_forward_row = cell.forward_row, cell.second_forward_row
     backward_row, second_backward_row = cell.backward_row, cell.second_backward_row
     waits = not cell.projects           # does the last block of pre-activations wait for the second product?
-    G, N, S = len(cell.blocks), len(cell.saved), len(cell.states)
+    G, N, S, fades = len(cell.blocks), len(cell.saved), len(cell.states), cell.fades
     F = G - waits                       # blocks that do not
 
     @compiled
     def forward_rows(x, a_x, y, saved, states, fresh, mask, number, zone, keep, order, moments, units, W_panels,
                      U_panels, second_panels, b_x, b_h, own, reverse):
         """With the parameters of its namesake in ``cpu_one_product.py``.  The last block that a cell saves is v."""
-        D, R, slots, H, lanes = x.shape[2], y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
+        R, slots, H, lanes = y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
+        D = x.shape[2] - R if fades else x.shape[2]
         K = H if waits else R
         first, last = moments
         real = np.empty(len(order), np.int64)
@@ -40,6 +41,7 @@ def two_product_kernels(cell, compiled):
         a_row = a.shape[1]
         w = np.zeros((len(order), len(second_panels) * lanes), x.dtype)
         unkept = np.empty((len(order), N, H), x.dtype)
+        faded = np.empty((len(order) if fades else 0, S, H), x.dtype)
         for turn in range(last - first):
             t = last - 1 - turn if reverse else first + turn
             before, after = (t + 1) % slots if reverse else t % slots, t % slots if reverse else (t + 1) % slots
@@ -47,7 +49,9 @@ def two_product_kernels(cell, compiled):
             for b in order:
                 if mask[b, t]:
                     real[n] = b
-                    copy_row(h_prev[n], states[b, before, 0])
+                    if fades:
+                        fade(states[b, before], x[b, t, D:], faded[n])
+                    copy_row(h_prev[n], (faded[n] if fades else states[b, before])[0])
                     if len(keep):
                         multiply_row(h_prev[n], keep[b])
                     if len(a_x):
@@ -70,7 +74,7 @@ def two_product_kernels(cell, compiled):
                 kept = saved[b, t] if len(saved) else unkept[r]
                 if not waits:
                     clear_row(w[r])
-                forward_row(window(a, r * a_row, F, H), own, states[b, before], new, kept)
+                forward_row(window(a, r * a_row, F, H), own, faded[r] if fades else states[b, before], new, kept)
                 copy_row(v[r], kept[N - 1])
                 if waits and len(keep):
                     multiply_row(v[r], keep[b])
@@ -78,9 +82,10 @@ def two_product_kernels(cell, compiled):
             for r in range(n):
                 b = real[r]
                 new = fresh[b, t] if len(zone) else states[b, after]
-                second_forward_row(w[r, :K], states[b, before], new, saved[b, t] if len(saved) else unkept[r])
+                prev = faded[r] if fades else states[b, before]
+                second_forward_row(w[r, :K], prev, new, saved[b, t] if len(saved) else unkept[r])
                 if len(zone):
-                    mix(zone[b, t], states[b, before], new, states[b, after])
+                    mix(zone[b, t], prev, new, states[b, after])
                 copy_row(y[b, t], states[b, after, 0])
 
     @compiled
@@ -89,7 +94,8 @@ def two_product_kernels(cell, compiled):
         """The reverse of ``forward_rows``, with the parameters of its namesake in ``cpu_one_product.py``.
         da (n,F*H+K): of the blocks that do not wait, then of w; heard (n,D+R+H): x, h_prev * keep, and v or, for a cell
         that waits, v * keep."""
-        N, D, R, H, lanes = saved.shape[2], x.shape[2], dy.shape[2], states.shape[3], U_panels.shape[2]
+        N, R, H, lanes = saved.shape[2], dy.shape[2], states.shape[3], U_panels.shape[2]
+        D = x.shape[2] - R if fades else x.shape[2]
         K = H if waits else R
         first, last = moments
         da_row = F * H + K
@@ -98,6 +104,7 @@ def two_product_kernels(cell, compiled):
         dv = np.empty((len(order), len(second_panels) * lanes), x.dtype)
         dh_prev = np.empty((len(order), len(U_panels) * lanes), x.dtype)
         dx_t = np.empty((len(order), len(W_panels) * lanes), x.dtype)
+        faded = np.empty((len(order) if fades else 0, S, H), x.dtype)
         zero = np.zeros((1, max(dv.shape[1], dh_prev.shape[1], dx_t.shape[1])), x.dtype)
         for turn in range(last - first):
             t = first + turn if reverse else last - 1 - turn
@@ -108,19 +115,22 @@ def two_product_kernels(cell, compiled):
                     add_row(d_state[b, 0, :R], dy[b, t])                    # y = h
                     if len(zone):
                         mix_backward(zone[b, t], d_state[b], stay[n])
+                    if fades:
+                        fade(states[b, before], x[b, t, D:], faded[n])
                     step = number[t] + n
-                    second_backward_row(saved[b, t], states[b, before], d_state[b], window(da, step * da_row, F, H),
-                                        da[step, F * H:])
+                    second_backward_row(saved[b, t], faded[n] if fades else states[b, before], d_state[b],
+                                        window(da, step * da_row, F, H), da[step, F * H:])
                     real[n] = b
                     n += 1
-                elif len(W_panels):
+                elif len(W_panels) or fades:
                     clear_row(dx[b, t])
             a = number[t] * da_row
             multiply(da, a + F * H, n, second_panels, 0, len(second_panels), zero, 0, 0, dv, 0)  # w += v @ second.T
             for r in range(n):
                 b, step = real[r], number[t] + r
+                prev = faded[r] if fades else states[b, before]
                 copy_row(heard[step, :D], x[b, t])
-                copy_row(heard[step, D:D + R], states[b, before, 0])
+                copy_row(heard[step, D:D + R], prev[0])
                 copy_row(heard[step, D + R:], saved[b, t, N - 1])
                 if len(keep):
                     multiply_row(heard[step, D:D + R], keep[b])
@@ -128,8 +138,8 @@ def two_product_kernels(cell, compiled):
                     multiply_row(dv[r, :H], keep[b])
                     multiply_row(heard[step, D + R:], keep[b])
                 new = fresh[b, t] if len(zone) else states[b, after]
-                backward_row(saved[b, t], own, states[b, before], new, d_state[b], window(da, step * da_row, F, H),
-                             d_own[b], dv[r, :H])
+                backward_row(saved[b, t], own, prev, new, d_state[b], window(da, step * da_row, F, H), d_own[b],
+                             dv[r, :H])
                 if len(zone):
                     for k in range(S):
                         add_row(d_state[b, k], stay[r, k])
@@ -139,9 +149,11 @@ def two_product_kernels(cell, compiled):
             for r in range(n):
                 b = real[r]
                 if len(W_panels):
-                    copy_row(dx[b, t], dx_t[r])
+                    copy_row(dx[b, t, :D], dx_t[r])
                 if len(keep):
                     multiply_row(dh_prev[r, :R], keep[b])
                 add_row(d_state[b, 0, :R], dh_prev[r])
+                if fades:
+                    fade_backward(states[b, before], x[b, t, D:], d_state[b], dx[b, t, D:])
 
     return forward_rows, backward_rows

@@ -71,6 +71,22 @@ def multiply_row(target, factor):
 
 
 @formula
+def fade(states, decay, faded):
+    """Fills ``faded`` (S,H): the states (S,H), of which the first, h, is multiplied by decay (R,)."""
+    for k in range(states.shape[0]):
+        copy_row(faded[k], states[k])
+    multiply_row(faded[0, :decay.shape[0]], decay)
+
+
+@formula
+def fade_backward(states, decay, d_state, d_decay):
+    """The reverse of ``fade``.  d_state (S,H): of ``faded`` on entry, of ``states`` on return.  Fills d_decay (R,)."""
+    for j in range(decay.shape[0]):
+        d_decay[j] = d_state[0, j] * states[0, j]                   # faded[0] = decay * states[0]
+        d_state[0, j] *= decay[j]                                   # faded[0] = decay * states[0]
+
+
+@formula
 def mix(zone, before, new, after):
     """Zoneout (``reference.py``).  All (S,H).  Fills ``after``.  What stays whole stays bit for bit, even beside an
     infinite ``new``."""

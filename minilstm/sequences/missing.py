@@ -68,7 +68,7 @@ def fill_forward(x, observed, mask=None, start=0.0):
     if isinstance(start, numbers.Real):
         start = np.full(x.shape[2], start, x.dtype)
     start = _one_a_feature("start", start, x)
-    source = _last_true(seen)
+    source = last_true(seen)
     last = np.take_along_axis(x, np.maximum(source, 0), axis=1)
     return np.where(real, np.where(source >= 0, last, start), x.dtype.type(0))
 
@@ -115,7 +115,7 @@ def time_since_seen(observed, mask=None, times=None, dtype=None):
     times = steps.astype(FLOATS[0]) if times is None else _times(times, mask)
     first = mask & (steps == 1)
     known = observed & mask[:, :, None] | first[:, :, None]
-    k = np.concatenate([np.zeros((B, 1, D), int), _last_true(known)], axis=1)[:, :T]           # before t, not at t
+    k = np.concatenate([np.zeros((B, 1, D), int), last_true(known)], axis=1)[:, :T]           # before t, not at t
     later = (mask & ~first)[:, :, None]
     delta = np.where(later, times[:, :, None] - times[np.arange(B)[:, None, None], k], times.dtype.type(0))
     return delta.astype(times.dtype if dtype is None else dtype_of("dtype", dtype))
@@ -150,7 +150,7 @@ def _one_a_feature(name, value, x):
     return value
 
 
-def _last_true(marks):
+def last_true(marks):
     """The last True at each step or before it, (B,T,D) bool -> step numbers, -1 for none."""
     return np.maximum.accumulate(np.where(marks, np.arange(marks.shape[1])[:, None], -1), axis=1)
 
