@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import minilstm
 from helpers import KINDS, random_layer
 from minilstm.checks.batches import deviation, worst
-from minilstm.checks.laws import LAWS, Verdict, ask
+from minilstm.checks.laws import LAWS, LIMITS, Verdict, ask
 from minilstm.checks.libraries.ours import Ours, Pooling
 from minilstm.checks.model import Cannot
 
@@ -49,6 +49,8 @@ def test_minilstm_keeps_every_law(name, backend):
         if verdict.kept is None:
             assert name in ("chunks", "directions") and verdict.reason
         else:
+            if "norm" in kind and name in OTHER_BATCHES:            # normalising divides by what may be small, and so
+                verdict = verdict._replace(limit=10 * verdict.limit)        # enlarges rounding from layer to layer
             assert verdict.kept, verdict
             exact = backend == "cpu" or name not in OTHER_BATCHES
             assert not exact or not any(d for array, d in verdict.deviations.items() if array[:2] != "d "), verdict
@@ -297,7 +299,8 @@ def test_a_reason_is_kept():
         def run(self, batch, mask=None):
             raise Cannot("it is tired")
     verdict = LAWS["holes"](Refuses(minilstm.LSTM(2, 3)), np.random.default_rng(0))
-    assert verdict == Verdict("holes", {}, 1e-4, "it is tired") and verdict.kept is None and verdict.largest == 0
+    assert verdict == Verdict("holes", {}, LIMITS["float32"], "it is tired")
+    assert verdict.kept is None and verdict.largest == 0
 
 
 # ----------------------------------------------------------------------------------------------------- other libraries
@@ -355,7 +358,7 @@ def test_scoreboard_finds_what_other_libraries_are_known_for(scoreboard, others)
     assert np.isnan(verdicts["empty rows", "Keras GlobalAveragePooling1D"].deviations["pooled"])
     assert "greater than 0" in verdicts["empty rows", "PyTorch, packed"].reason
     empty = verdicts["empty rows", "ONNX Runtime"].deviations
-    assert [name for name, d in empty.items() if d > 1e-4] == ["h_n", "c_n"]
+    assert [name for name, d in empty.items() if d > LIMITS["float32"]] == ["h_n", "c_n"]
     lines = scoreboard.table(verdicts).splitlines()
     assert len(lines) == 2 + len(LAWS)
     assert lines[4].startswith("| content of padding | bits / bits | NaN / NaN | bits / NaN | bits |")

@@ -30,7 +30,7 @@ from .batches import (
     steps, worst)
 from .model import Cannot
 
-LIMITS = {"float32": 1e-4, "float64": 1e-10}        # a larger deviation is no rounding
+LIMITS = {"float32": 1e-3, "float64": 1e-10}        # a larger deviation is no rounding
 
 
 class Verdict(NamedTuple):
