@@ -20,7 +20,7 @@ The columns:
 A second table has pooling over time in Keras, whose layer below hands on the mask; GlobalMaxPooling1D warns that it
 does not take it.
 
-Run:  pip install -e '.[peers]' && python benchmarks/scoreboard_of_laws.py      (about two minutes)
+Run:  pip install -e '.[peers]' && python benchmarks/scoreboard_of_laws.py      (a few minutes)
       --times: draws for each law and layer; --save: keep the table in benchmarks/results/ and in README.md
 """
 import argparse

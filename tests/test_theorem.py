@@ -306,6 +306,12 @@ def test_half_life_lies_where_the_memory_is_halved(kind):
             math.inf if half_life > 1 else half_life)
 
 
+def test_a_memory_that_is_gone_at_once_has_a_half_life_of_one_step():
+    net = minilstm.RNN(D, H, activation="relu")
+    net.params["weight_hh_l0"] = np.zeros((H, H), "float32")
+    assert memory_left(net, zeros=2).tolist() == [1, 0, 0] and padding_half_life(net) == 1
+
+
 def test_what_cannot_be_measured_is_an_error_that_says_why():
     net = minilstm.LSTM(D, H)
     for function in (leading_zeros_are_masking, trailing_zeros_are_masking, padding_half_life):
