@@ -17,8 +17,8 @@ The columns:
     Keras           on PyTorch, with ``mask=`` and zero_output_for_mask=True
     ONNX Runtime    with ``sequence_lens``; it has no gradients
 
-A second table has pooling over time in Keras, whose layer below hands on the mask; GlobalMaxPooling1D warns that it
-does not take it.
+A second table has pooling over time, here and in Keras, whose layer below hands on the mask; GlobalMaxPooling1D warns
+that it does not take it.
 
 Run:  pip install -e '.[peers]' && python benchmarks/scoreboard_of_laws.py      (a few minutes)
       --times: draws for each law and layer; --save: keep the table in benchmarks/results/ and in README.md
@@ -32,8 +32,9 @@ import numpy as np
 
 import minilstm
 from measure import into_readme, machine, markdown_table, save
+from minilstm import masking
 from minilstm.checks.laws import LAWS, ask
-from minilstm.checks.libraries.ours import Ours
+from minilstm.checks.libraries.ours import Ours, Pooling
 from minilstm.interop import to_keras, to_pytorch
 
 CELLS = [(minilstm.LSTM, {}), (minilstm.LSTM, {"peephole": True}), (minilstm.LSTM, {"coupled": True}),
@@ -75,10 +76,20 @@ def theirs(rng):
 
 
 def pools():
+    """dict column -> models that pool over time."""
     import keras
     from minilstm.checks.libraries.keras import KerasPooling
-    return {f"Keras {name}": [KerasPooling(getattr(keras.layers, name)())]
-            for name in ("GlobalMaxPooling1D", "GlobalAveragePooling1D")}
+
+    def mean(x, mask, d):
+        return masking.masked_mean(x, mask), masking.masked_mean_backward(d, mask)
+
+    def largest(x, mask, d):
+        pooled, source = masking.masked_max(x, mask)
+        return pooled, masking.masked_max_backward(d, mask, source)
+
+    names = "GlobalMaxPooling1D", "GlobalAveragePooling1D"
+    return ({"minilstm, masked_max": [Pooling(largest)], "minilstm, masked_mean": [Pooling(mean)]}
+            | {f"Keras {name}": [KerasPooling(getattr(keras.layers, name)())] for name in names})
 
 
 def score(columns, times):

@@ -11,7 +11,7 @@ from ..matmul import reference as matmul_reference
 from ..sequences.missing import last_true, time_since_seen
 from .layer import Layer, stream
 from .one_state import Gradients, Output
-from .recurrent import PARAMETERS, initial_weights, not_infinite
+from .recurrent import PARAMETERS, Direction, initial_weights, not_infinite
 
 RECURRENCES = {"reference": recurrence.reference, "cpu": recurrence.cpu}
 PRODUCTS = {"reference": matmul_reference, "cpu": matmul_cpu}
@@ -54,6 +54,7 @@ class GRUD(Layer):
         self.hidden_size = self.output_size = H = positive("hidden_size", hidden_size)
         self.mean = numbers_of("mean", mean, D)
         self.cell = cells.GRU_D_RESET_AFTER_CELL if flag("reset_after", reset_after) else cells.GRU_D_CELL
+        self.num_layers, self.directions, self.widths = 1, (Direction("", False),), (H,)    # as ``Recurrent`` has them
         self.identity = (self.cell.name, D, H)
         initial = initial_weights(self.cell, 2 * D, H, H, stream(seed, *self.identity))
         for field in ("W", "U", "b_ih", "b_hh"):
@@ -76,7 +77,8 @@ class GRUD(Layer):
         observed        (B,T,D) bool, True = was measured; None: all that is not NaN was.  Whatever x holds elsewhere is
                         never read
         times           (B,T) floats: when each step was, rising; None: real steps are one unit apart
-        h0              (1,1,B,H), zeros if not given
+        h0              (1,1,B,H), zeros if not given.  It carries h alone, not what was last measured and when: a
+                        sequence in pieces is not the whole
         mask, lengths, masked_output, cache     as for ``LSTM``.  A step without any measurement is a step; a masked one
                         is none: no time goes by, unless ``times`` says so
 

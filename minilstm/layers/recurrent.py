@@ -138,10 +138,13 @@ class Recurrent(Layer):
             if dropped[layer] is not None:
                 dy = dy * dropped[layer]                                    # y = y * dropped
             dx = None
+            held = masked_output == "hold" and layer == self.num_layers - 1
+            if self.merge == "mul" and not held:
+                dy = select(dy, mask)                                       # which is not read, but 0 * inf would warn
             d_halves = merge_backward(self.merge, halves[layer], dy)        # y = merge(halves)
             for k, direction in enumerate(self.directions):
                 dh = d_halves[k]
-                if masked_output == "hold" and layer == self.num_layers - 1:
+                if held:
                     dh = self._masking.hold_backward(dh, mask, direction.reverse)       # half = hold(h)
                 dx_k, d_initial, d_weights = BACKENDS[self.backend].backward(
                     runs[layer][k], dh, [d[layer, k] for d in d_finals])

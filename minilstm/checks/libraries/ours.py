@@ -5,7 +5,7 @@ from .common import Shaped, halves_of, initial_states
 
 
 class Ours(Shaped):
-    """A minilstm LSTM, GRU or RNN: any cell, layers, directions, backend."""
+    """A minilstm LSTM, GRU, RNN or GRUD: any cell, layers, directions, backend."""
 
     def __init__(self, layer):
         super().__init__(layer)
