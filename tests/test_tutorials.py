@@ -9,6 +9,7 @@ import pytest
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", sorted(TUTORIALS.glob("*.py")), ids=lambda path: path.stem)
 def test_tutorial_runs(script, tmp_path):
     """In less than a minute, the first compilation included; in a copy of the folder, so that the pictures that belong

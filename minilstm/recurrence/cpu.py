@@ -77,7 +77,7 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, cachin
     n = int(plan.first[T])
     in_loop = multiplies_in_loop(weights.W, B)
     packed = forward_panels(cell, weights, width, units, in_loop)
-    b_x, _, _ = biases_and_own(cell, weights)
+    b_x = None if in_loop else biases_and_own(cell, weights)[0]
     forward_rows, _ = kernels(cell)
     threads = threads_for(n * (weights.W.size + weights.U.size + weights.W_hr.size))
     shares = groups(plan, threads)
