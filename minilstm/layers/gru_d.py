@@ -15,7 +15,7 @@ from .recurrent import PARAMETERS, Direction, initial_weights, not_infinite
 
 RECURRENCES = {"reference": recurrence.reference, "cpu": recurrence.cpu}
 PRODUCTS = {"reference": matmul_reference, "cpu": matmul_cpu}
-FADING_AT_FIRST = 0.1       # w_x, and the sum of a row of W_h: a memory of some ten units of time
+FADING_AT_FIRST = 0.3, 0.1      # w_x, and the sum of a row of W_h: memories of some units of time
 
 
 class Cache(NamedTuple):
@@ -42,8 +42,9 @@ class GRUD(Layer):
     dtype, backend, seed        as for ``LSTM``
 
     params: those of a GRU that reads 2D features, [x_hat, m]; and decay_x_weight, decay_x_bias (D,) and decay_h_weight
-    (H,D), decay_h_bias (H,) of the two fadings.  The biases begin at 0 and the weights above it, so that everything
-    fades by some 10 % in one unit of time at first: where a sum is below 0 nothing fades, and nothing is learnt.
+    (H,D), decay_h_bias (H,) of the two fadings.  The biases begin at 0 and the weights well above it: at first inputs
+    fade by a quarter in one unit of time, and the state by a tenth.  Where training brings a sum below 0 nothing fades,
+    and nothing brings it back.
     """
     takes_mask = True
 
@@ -59,10 +60,10 @@ class GRUD(Layer):
         initial = initial_weights(self.cell, 2 * D, H, H, stream(seed, *self.identity))
         for field in ("W", "U", "b_ih", "b_hh"):
             self._own(f"{PARAMETERS[field]}_l0", getattr(initial, field))
-        at_first = 0 if seed is None else FADING_AT_FIRST
-        self._own("decay_x_weight", np.full(D, at_first))
+        w_x, W_h = (0, 0) if seed is None else FADING_AT_FIRST
+        self._own("decay_x_weight", np.full(D, w_x))
         self._own("decay_x_bias", np.zeros(D))
-        self._own("decay_h_weight", np.full((H, D), at_first / D))
+        self._own("decay_h_weight", np.full((H, D), W_h / D))
         self._own("decay_h_bias", np.zeros(H))
 
     def arguments(self):

@@ -54,8 +54,10 @@ class Drawn:
 
     def __init__(self, noise, mask, dtype, number):
         self.noise, self.mask, self.dtype, self.training = noise, mask, dtype, number is not None
-        kinds = ("dropout", "recurrent dropout", *(f"zoneout of {state}" for state in noise.zoneout))
-        self.streams = {kind: stream(noise.seed, kind, *noise.identity, number) for kind in kinds if self.training}
+        chances = {"dropout": noise.dropout, "recurrent dropout": noise.recurrent_dropout,
+                   **{f"zoneout of {state}": max(noise.zoneout.values()) for state in noise.zoneout}}
+        self.streams = {kind: stream(noise.seed, kind, *noise.identity, number)
+                        for kind, chance in chances.items() if chance and self.training}
 
     def dropout(self, F):
         """(B,T,F) factors for y."""
