@@ -18,7 +18,7 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield
     minilstm.set_num_threads(before)
-    for name in ("measure", "peers", "ladder", "ladder.rungs"):
+    for name in ("measure", "padding", "peers", "ladder", "ladder.rungs"):
         sys.modules.pop(name, None)
 
 
@@ -33,6 +33,30 @@ def test_every_rung_computes_the_layer(benchmarks, B, T, D, H):
     for rung in (rungs.pure_python, rungs.numpy_per_step, rungs.one_projection, rungs.compiled_gates,
                  rungs.whole_sequences):
         assert_close(rung(x, W, U, b_ih + b_hh), expected, "same formulas, float32", rung.__name__)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_padded_batches_are_right_before_they_are_timed(benchmarks, kind):
+    """And about half of their steps are real; and a wrong bit ends the benchmark."""
+    import padding
+    steps, shares = padding.programs(kind, (16, 9, 5, 6))
+    assert steps.keys() == shares.keys() == {"full", "ragged", "holes"}
+    assert shares["full"] == 1 and 0.4 < shares["ragged"] < 0.65 and 0.3 < shares["holes"] < 0.7
+    for step in steps.values():
+        step()
+    with pytest.raises(SystemExit, match="row 0: other bits in the batch than alone"):
+        padding.check(Hears(5), np.ones((2, 4, 5), "float32"), np.array([[True] * 3 + [False], [True] * 4]))
+
+
+class Hears(minilstm.Layer):
+    """A layer that does not skip masked steps."""
+
+    def __init__(self, features):
+        super().__init__("float32", "cpu")
+        self.net = minilstm.LSTM(features, 3, reverse=True)
+
+    def forward(self, x, mask=None, cache=True):
+        return self.net.forward(x, cache=cache)
 
 
 @pytest.mark.peers
