@@ -81,7 +81,7 @@ def operations(backend="cpu"):
 
 
 NAMES = [name for name, value in vars(masking).items()
-         if inspect.isfunction(value) and value.__module__ == masking.__name__ and not name.startswith("_")]
+         if inspect.isfunction(value) and value.__module__ == masking.__name__ and name[0] != "_" and name != "zero_input"]
 OPERATIONS = list(operations())
 POOLS = [name for name in OPERATIONS if operations()[name][3]]
 SIZES = [(2, 3, 4), (4, 2, 3), (3, 3, 2), (2, 4, 4), (3, 4, 3), (3, 3, 3), (5, 1, 1), (1, 7, 1)]
@@ -124,6 +124,12 @@ def test_backends_have_the_same_functions_and_the_front_adds_only_keywords():
         assert front["backend"].default == "cpu"
     forward = {name for name in NAMES if not name.endswith("_backward")}
     assert {name + "_backward" for name in forward - {"select"}} | forward == set(NAMES)
+
+
+def test_zero_input_is_select_by_the_name_of_what_it_is_used_for():
+    for backend in BACKENDS:
+        assert same_bits(masking.zero_input(X, MASK, backend=backend), masking.select(X, MASK, backend=backend))
+    assert inspect.signature(masking.zero_input) == inspect.signature(masking.select)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

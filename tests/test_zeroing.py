@@ -63,7 +63,7 @@ def test_a_zeroed_step_is_not_a_skipped_one():
     the median.  With the mask given to the net it is that of each sequence alone, and more padding changes no bit."""
     def drift(rng):
         net, x = lstm(rng, 10, 20, num_layers=2), rng.normal(size=(3, 5, 10))
-        zeroed, skipped = final(net, masking.select(x, PADDED)), final(net, x, mask=PADDED)
+        zeroed, skipped = final(net, masking.zero_input(x, PADDED)), final(net, x, mask=PADDED)
         for b in range(3):
             assert_close(skipped[b:b + 1], final(net, x[b:b + 1, PADDED[b]]), "same formulas, float64")
         longer, longer_mask = np.pad(x, ((0, 0), (0, 7), (0, 0))), np.pad(PADDED, ((0, 0), (0, 7)))
@@ -83,7 +83,7 @@ def test_zeroed_padding_changes_the_gradient_of_every_weight():
         dh_n[-1] = rng.normal(size=(1, 3, 20))
         right = sum(gradients(net, x[b:b + 1, PADDED[b]], None, dh_n[:, :, b:b + 1]) for b in range(3))
         assert_close(gradients(net, x, PADDED, dh_n), right, "gradients by rounding")
-        return np.linalg.norm(gradients(net, masking.select(x, PADDED), None, dh_n) - right) / np.linalg.norm(right)
+        return np.linalg.norm(gradients(net, masking.zero_input(x, PADDED), None, dh_n) - right) / np.linalg.norm(right)
 
     within(over_seeds(error), 0.1, 0.25)
 
@@ -93,7 +93,7 @@ def test_zeroed_padding_leaves_the_real_outputs_of_a_forward_net_and_spoils_thos
     def error(rng):
         x = rng.normal(size=(3, 5, 10))
         net, both_ways = lstm(rng, 10, 20, num_layers=2), lstm(rng, 10, 20, bidirectional=True)
-        zeroed = masking.select(x, PADDED)
+        zeroed = masking.zero_input(x, PADDED)
         assert same_bits(outputs(net, zeroed)[PADDED], outputs(net, x, mask=PADDED)[PADDED])
         return largest((outputs(both_ways, zeroed) - outputs(both_ways, x, mask=PADDED))[PADDED])
 
@@ -120,9 +120,9 @@ def test_zeros_at_the_end_erase_what_the_net_has_read():
 def test_zero_times_nan_is_nan_and_selecting_is_zero():
     rng = np.random.default_rng(0)
     net, x = lstm(rng, 10, 20, num_layers=2), rng.normal(size=(3, 5, 10))
-    clean, x[~PADDED] = outputs(net, masking.select(x, PADDED)), np.nan
+    clean, x[~PADDED] = outputs(net, masking.zero_input(x, PADDED)), np.nan
     assert np.isnan(outputs(net, x * PADDED[:, :, None])).mean() == 0.2
-    assert same_bits(outputs(net, masking.select(x, PADDED)), clean)
+    assert same_bits(outputs(net, masking.zero_input(x, PADDED)), clean)
 
 
 # ------------------------------------------------------------------------------------------------------- 2. features
@@ -235,7 +235,8 @@ def test_pytorch_does_the_same_with_the_same_weights():
 
     net, x = lstm(rng, 10, 20, num_layers=2), rng.normal(size=(3, 5, 10))
     inputs, mask = torch.tensor(x), torch.tensor(PADDED.astype(int))
-    assert_close(outputs(net, masking.select(x, PADDED)), theirs(net, inputs * mask.unsqueeze(-1)), "pytorch, float64")
+    zeroed = masking.zero_input(x, PADDED)
+    assert_close(outputs(net, zeroed), theirs(net, inputs * mask.unsqueeze(-1)), "pytorch, float64")
     packed = torch.nn.utils.rnn.pack_padded_sequence(inputs, [3, 4, 5], batch_first=True, enforce_sorted=False)
     _, (h_n, _) = to_pytorch(net)(packed)
     assert_close(final(net, x, mask=PADDED), h_n[-1].detach().numpy(), "pytorch, float64")

@@ -1,7 +1,7 @@
 """Ways to hide parts of a sequence, each a function with one meaning and, beside it, its backward pass.
 
     a net that skips steps              net.forward(x, mask=mask): the state stays as it is, bit for bit
-    an input that is 0 at some steps    select              the net still takes these steps: its state moves
+    an input that is 0 at some steps    zero_input          the net still takes these steps: its state moves
     an input without some features      feature_mask        gaps too: keep (B,T,D) False where a reading is missing
     outputs that are 0 at some steps    select
     outputs that stay as they were      hold
@@ -32,13 +32,17 @@ AXES = ("D", "TD", "BD", "BTD")                                         # that a
 # -------------------------------------------------------------------------------------------------- a sequence for one
 
 def select(x, mask, *, backend="cpu"):
-    """x (B,T,F) at the real steps, 0 at the others.  Its backward pass is itself: dx = select(dy, mask).
-
-    Of an output this makes zeros where nothing is real.  Of an input it is what ``inputs * mask[:, :, None]`` means to
-    be, without 0 * NaN; and all that it does is to put in zeros.  A zero is an input like any other, so the biases and
-    the recurrent weights of a net move its state on.  To skip a step give the net the mask: forward(x, mask=mask)."""
+    """x (B,T,F) at the real steps, 0 at the others.  Its backward pass is itself: dx = select(dy, mask)."""
     x = _floats("x", x, "BTF")
     return _of(backend).select(x, _mask(mask, x))
+
+
+def zero_input(x, mask, *, backend="cpu"):
+    """``select`` of an input: what ``inputs * mask[:, :, None]`` means to be, without 0 * NaN.  For comparison.
+
+    All that it does is to put in zeros.  A zero is an input like any other, so the biases and the recurrent weights of
+    a net move its state on.  To skip a step give the net the mask: forward(x, mask=mask)."""
+    return select(x, mask, backend=backend)
 
 
 def feature_mask(x, keep, fill=0, *, axes=None, backend="cpu"):
