@@ -80,8 +80,8 @@ def operations(backend="cpu"):
     }
 
 
-NAMES = [name for name, value in vars(masking).items()
-         if inspect.isfunction(value) and value.__module__ == masking.__name__ and name[0] != "_" and name != "zero_input"]
+NAMES = [name for name, value in vars(masking).items() if inspect.isfunction(value)
+         and value.__module__ == masking.__name__ and name[0] != "_" and name != "zero_input"]
 OPERATIONS = list(operations())
 POOLS = [name for name in OPERATIONS if operations()[name][3]]
 SIZES = [(2, 3, 4), (4, 2, 3), (3, 3, 2), (2, 4, 4), (3, 4, 3), (3, 3, 3), (5, 1, 1), (1, 7, 1)]

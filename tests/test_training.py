@@ -22,7 +22,7 @@ def test_loss_of_nothing_is_zero():
 
 @pytest.mark.parametrize("change, error, words", [
     ({"y": [1.0]}, TypeError, "y: expected a floating-point array .* got list"),
-    ({"y": np.ones((2, 3))}, TypeError, r"y: expected a floating-point array \(B,T,F\), got float64 \(2, 3\)"),
+    ({"y": np.ones(3)}, TypeError, r"y: expected a floating-point array \(B,T,F\) or \(B,F\), got float64 \(3,\)"),
     ({"target": np.ones((2, 3))}, ValueError, r"target: expected float64 \(2, 3, 1\), as y is, got float64 \(2, 3\)"),
     ({"target": np.ones((2, 3, 1), "float32")}, ValueError, "target: expected float64 .* got float32"),
     ({"mask": np.ones((2, 3))}, ValueError, r"mask: expected bool \(2, 3\), got float64 \(2, 3\)"),

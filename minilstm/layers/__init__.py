@@ -4,7 +4,8 @@ from .layer import Layer
 from .linear import Linear
 from .lstm import LSTM
 from .one_state import GRU, RNN
+from .pooling import Pooling
 from .saving import FormatError, load, save
 from .sequential import Sequential
 
-__all__ = ["FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "RNN", "Sequential", "load", "save"]
+__all__ = ["FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling", "RNN", "Sequential", "load", "save"]

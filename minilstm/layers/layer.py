@@ -21,11 +21,13 @@ class Layer:
     backend     who computes: "cpu" (compiled) or "reference" (plain NumPy)
     takes_mask      does forward take mask=?
     takes_training  does forward take training= and draw=, because it is random in training?
+    pools           is its output one for a sequence, (B,F), and no longer one for each step, (B,T,F)?
 
     A layer made of other layers names them in ``children``.
     """
     takes_mask = False
     takes_training = False
+    pools = False
 
     def __init__(self, dtype, backend):
         self.dtype = dtype_of("dtype", dtype)

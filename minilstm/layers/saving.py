@@ -24,10 +24,11 @@ from .gru_d import GRUD
 from .linear import BACKENDS, Linear
 from .lstm import LSTM
 from .one_state import GRU, RNN
+from .pooling import Pooling
 from .sequential import Sequential
 
 FORMAT, VERSION = "minilstm", "1"
-TYPES = {layer_class.__name__: layer_class for layer_class in (GRU, GRUD, LSTM, Linear, RNN)}
+TYPES = {layer_class.__name__: layer_class for layer_class in (GRU, GRUD, LSTM, Linear, Pooling, RNN)}
 
 
 class FormatError(ValueError):
@@ -121,7 +122,7 @@ class _Limits:
             "input_size", "output_size", "hidden_size", "proj_size", "num_layers"))
         blocks = {"LSTM": 3, "GRU": 3, "GRUD": 3}.get(kind, 1)          # of the LSTM with coupled gates, 4 of others
         self.numbers -= D * F + blocks * H * (D + layers * ((R or H) + 2)) * (1 + bool(sizes.get("bidirectional")))
-        self.tensors -= max(1, layers)
+        self.tensors -= max(1, layers) if kind != "Pooling" else 0
         if self.numbers < 0 or self.tensors < 0:
             raise ValueError(f"{sizes}, more than its tensors hold")
 
@@ -135,7 +136,8 @@ def _build(description, backend, limits):
         return Sequential(*(_build(child, backend, limits) for child in description["layers"]))
     limits.spend(kind, description)
     noise_seed = natural("noise_seed", description.pop("noise_seed", 0)) if TYPES[kind].takes_training else None
-    layer = TYPES[kind](**description, backend=backend, seed=None)
+    loaded = {"seed": None} if kind != "Pooling" else {}                # there are weights, and they will be loaded
+    layer = TYPES[kind](**description, backend=backend, **loaded)
     if noise_seed is not None:
         layer.noise.seed = noise_seed
     limits.built.append(layer)

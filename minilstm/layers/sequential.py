@@ -6,7 +6,8 @@ from .noise import number_of_draw
 
 
 class Sequential(Layer):
-    """A model of several layers, for example ``Sequential(LSTM(1, 32), Linear(32, 1))``: one output per step.
+    """A model of several layers, for example ``Sequential(LSTM(1, 32), Linear(32, 1))``: one output per step; or with a
+    ``Pooling("last")`` between the two: one for a sequence.
 
     Layers that take a mask get it, and each passes its y on.  The layers stand in ``layers``, with their ``params`` and
     ``grads``; ``state_dict`` names parameters by place: "0.weight_ih_l0", "1.bias".
@@ -25,6 +26,12 @@ class Sequential(Layer):
             if None not in (gives, takes) and gives != takes:
                 raise ValueError(f"layers: expected input_size={gives} in place {place}, as the layer before it gives, "
                                  f"got {takes}")
+        pooled = [layer.pools for layer in layers]
+        self.pools = any(pooled)
+        behind = layers[pooled.index(True) + 1:] if self.pools else ()
+        if any(layer.takes_mask for layer in behind):
+            raise ValueError("layers: expected layers without time behind one that pools, got "
+                             f"{[type(layer).__name__ for layer in behind]}")
         super().__init__(layers[0].dtype, layers[0].backend)
         self.layers = layers
         self.counter = Counter()
@@ -35,7 +42,8 @@ class Sequential(Layer):
         return {str(k): layer for k, layer in enumerate(self.layers)}
 
     def forward(self, x, mask=None, *, training=False, draw=None, cache=True):
-        """x (B,T,D), mask (B,T) bool or None -> y of the last layer, cache.  Masked steps of x are never read.
+        """x (B,T,D), mask (B,T) bool or None -> y of the last layer, (B,T,F) or (B,F); cache.  Masked steps of x are
+        never read.
 
         training, draw: for the layers that are random in training, as ``LSTM.forward`` has them.  A draw of the model
         is another draw for each place in it, also where a layer stands in it twice.

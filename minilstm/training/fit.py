@@ -18,17 +18,18 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
 
     model        a Layer, such as Sequential: forward(x) -> (y, cache), backward(cache, dy); forward is also given mask=
                  and training=True where ``takes_mask`` and ``takes_training`` say that it takes them
-    x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch
+    x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch; target (N,F) for a model that pools
     mask         (N,T) bool or None: the real steps
-    loss_mask    (N,T) bool or None: of the real steps, those whose error counts, for example none of a warm-up
-    loss         function (y, target, mask) -> (mean over the steps of the mask, dy)
+    loss_mask    (N,T) bool or None: of the real steps, those whose error counts, for example none of a warm-up; (N,)
+                 for a model that pools: of the sequences that have a real step
+    loss         function (y, target, mask) -> (mean over what the mask says, dy)
     optimizer    Adam() if None
     clip_norm    limit of the gradients' global norm; None: no clipping
     seed         of the shuffling
     progress     show a bar with the loss; it is silent where the output is no terminal
 
-    The loss of an epoch is the mean over all steps that count, while the weights move from batch to batch.  A batch
-    with none is passed over.
+    The loss of an epoch is the mean over all steps, or sequences, that count, while the weights move from batch to
+    batch.  A batch with none is passed over.
 
     Raises TypeError or ValueError for data that do not fit together, FloatingPointError when a loss or a gradient is
     not finite, before it is put to use: the parameters are then those before that batch."""
@@ -38,13 +39,14 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
         is_mask = name.endswith("mask")
         if not (isinstance(array, np.ndarray) and (array.dtype == bool or not is_mask) or is_mask and array is None):
             raise TypeError(f"{name}: expected a NumPy array{' of bool' * is_mask}, got {describe(array)}")
-        axes = ("N", "T") if is_mask else ("N", "T", "...")
-        if array is not None and (array.ndim != len(axes) or array.shape[:2] != x.shape[:2] or len(array) == 0):
+        times = 1 if model.pools and name in ("target", "loss_mask") else 2     # axes that are as in x
+        axes = ("N", "T")[:times] + (() if is_mask else ("...",))
+        if array is not None and (array.ndim != len(axes) or array.shape[:times] != x.shape[:times] or len(array) == 0):
             raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0 and N and T as in x, "
                              f"got {describe(array)}")
-    counts = np.ones(x.shape[:2], bool)
-    for array in (mask, loss_mask):
-        counts = counts if array is None else counts & array
+    counts = np.ones(x.shape[:2], bool) if mask is None else mask
+    counts = counts.any(axis=1) if model.pools else counts
+    counts = counts if loss_mask is None else counts & loss_mask
     optimizer = optimizer or Adam()
     rng = np.random.default_rng(natural("seed", seed))
     history = []
