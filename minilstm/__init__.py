@@ -4,12 +4,13 @@ __version__ = "0.1.0"
 from . import interop, masking, sequences
 from .checks.gradients import check_gradients
 from .checks.trace import trace
-from .layers import GRU, GRUD, LSTM, RNN, FormatError, Layer, Linear, Pooling, Sequential, load, save
+from .layers import (
+    GRU, GRUD, LSTM, RNN, Embedding, FormatError, Layer, Linear, Pooling, Sequential, load, save)
 from .machine.threads import get_num_threads, set_num_threads
 from .training import Adam, clip_global_norm, fit, mean_squared_error
 
 __all__ = [
-    "Adam", "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling", "RNN", "Sequential",
+    "Adam", "Embedding", "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling", "RNN", "Sequential",
     "check_gradients", "clip_global_norm", "fit", "get_num_threads", "interop", "load", "masking",
     "mean_squared_error", "save", "sequences", "set_num_threads", "trace",
 ]

@@ -1,4 +1,5 @@
 """Objects that own parameters.  Every layer has two verbs, ``forward`` and ``backward``, and keeps no other state."""
+from .embedding import Embedding
 from .gru_d import GRUD
 from .layer import Layer
 from .linear import Linear
@@ -8,4 +9,7 @@ from .pooling import Pooling
 from .saving import FormatError, load, save
 from .sequential import Sequential
 
-__all__ = ["FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling", "RNN", "Sequential", "load", "save"]
+__all__ = [
+    "Embedding", "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling", "RNN", "Sequential", "load",
+    "save",
+]

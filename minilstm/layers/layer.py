@@ -21,12 +21,14 @@ class Layer:
     backend     who computes: "cpu" (compiled) or "reference" (plain NumPy)
     takes_mask      does forward take mask=?
     takes_training  does forward take training= and draw=, because it is random in training?
+    takes_categories    is its x (B,T) integers, and no longer (B,T,D) numbers?
     pools           is its output one for a sequence, (B,F), and no longer one for each step, (B,T,F)?
 
     A layer made of other layers names them in ``children``.
     """
     takes_mask = False
     takes_training = False
+    takes_categories = False
     pools = False
 
     def __init__(self, dtype, backend):

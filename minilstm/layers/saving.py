@@ -20,6 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from ..arguments import dtype_of, natural, one_of
+from .embedding import Embedding
 from .gru_d import GRUD
 from .linear import BACKENDS, Linear
 from .lstm import LSTM
@@ -28,7 +29,8 @@ from .pooling import Pooling
 from .sequential import Sequential
 
 FORMAT, VERSION = "minilstm", "1"
-TYPES = {layer_class.__name__: layer_class for layer_class in (GRU, GRUD, LSTM, Linear, Pooling, RNN)}
+TYPES = {layer_class.__name__: layer_class for layer_class in (
+    Embedding, GRU, GRUD, LSTM, Linear, Pooling, RNN)}
 
 
 class FormatError(ValueError):
@@ -118,10 +120,11 @@ class _Limits:
     def spend(self, kind, description):
         """Count a layer that is about to be built, at the least that one of its kind and sizes can have."""
         sizes = {name: value for name, value in description.items() if isinstance(value, int)}
-        D, F, H, R, layers = (max(0, sizes.get(name, 0)) for name in (
-            "input_size", "output_size", "hidden_size", "proj_size", "num_layers"))
+        D, V, F, H, R, layers = (max(0, sizes.get(name, 0)) for name in (
+            "input_size", "categories", "output_size", "hidden_size", "proj_size", "num_layers"))
         blocks = {"LSTM": 3, "GRU": 3, "GRUD": 3}.get(kind, 1)          # of the LSTM with coupled gates, 4 of others
-        self.numbers -= D * F + blocks * H * (D + layers * ((R or H) + 2)) * (1 + bool(sizes.get("bidirectional")))
+        self.numbers -= (D + V) * F + blocks * H * (D + layers * ((R or H) + 2)) * (
+            1 + bool(sizes.get("bidirectional")))
         self.tensors -= max(1, layers) if kind != "Pooling" else 0
         if self.numbers < 0 or self.tensors < 0:
             raise ValueError(f"{sizes}, more than its tensors hold")

@@ -26,6 +26,11 @@ class Sequential(Layer):
             if None not in (gives, takes) and gives != takes:
                 raise ValueError(f"layers: expected input_size={gives} in place {place}, as the layer before it gives, "
                                  f"got {takes}")
+        for place, layer in enumerate(layers[1:], start=1):
+            if layer.takes_categories:
+                raise ValueError(f"layers: expected {type(layer).__name__}, which reads categories, in place 0 only, "
+                                 f"got it in place {place}")
+        self.takes_categories = layers[0].takes_categories
         pooled = [layer.pools for layer in layers]
         self.pools = any(pooled)
         behind = layers[pooled.index(True) + 1:] if self.pools else ()
@@ -42,15 +47,15 @@ class Sequential(Layer):
         return {str(k): layer for k, layer in enumerate(self.layers)}
 
     def forward(self, x, mask=None, *, training=False, draw=None, cache=True):
-        """x (B,T,D), mask (B,T) bool or None -> y of the last layer, (B,T,F) or (B,F); cache.  Masked steps of x are
-        never read.
+        """x (B,T,D), or integers (B,T) if the first layer reads categories; mask (B,T) bool or None -> y of the last
+        layer, (B,T,F) or (B,F); cache.  Masked steps of x are never read.
 
         training, draw: for the layers that are random in training, as ``LSTM.forward`` has them.  A draw of the model
         is another draw for each place in it, also where a layer stands in it twice.
         cache: False keeps nothing for a backward pass, and returns None in its place; every layer must take it."""
         keeps = flag("cache", cache)
         draw = number_of_draw(training, draw, self.counter)
-        if mask is not None:
+        if mask is not None and not self.takes_categories:
             x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
             x = select(x, mask_of(x, mask, None))
         caches = []
@@ -65,7 +70,7 @@ class Sequential(Layer):
         return x, caches if keeps else None
 
     def backward(self, cache, dy):
-        """The gradient of y -> dx (B,T,D); adds to the ``grads`` of every layer."""
+        """The gradient of y -> dx (B,T,D), None if x are categories; adds to the ``grads`` of every layer."""
         if not isinstance(cache, list) or len(cache) != len(self.layers):
             raise TypeError("cache: expected what forward returned beside its output, a list of "
                             f"{len(self.layers)}, got {describe(cache)}")

@@ -18,7 +18,8 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
 
     model        a Layer, such as Sequential: forward(x) -> (y, cache), backward(cache, dy); forward is also given mask=
                  and training=True where ``takes_mask`` and ``takes_training`` say that it takes them
-    x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch; target (N,F) for a model that pools
+    x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch; x (N,T) for a model that takes
+                 categories, target (N,F) for one that pools
     mask         (N,T) bool or None: the real steps
     loss_mask    (N,T) bool or None: of the real steps, those whose error counts, for example none of a warm-up; (N,)
                  for a model that pools: of the sequences that have a real step
@@ -40,7 +41,7 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
         if not (isinstance(array, np.ndarray) and (array.dtype == bool or not is_mask) or is_mask and array is None):
             raise TypeError(f"{name}: expected a NumPy array{' of bool' * is_mask}, got {describe(array)}")
         times = 1 if model.pools and name in ("target", "loss_mask") else 2     # axes that are as in x
-        axes = ("N", "T")[:times] + (() if is_mask else ("...",))
+        axes = ("N", "T")[:times] + (() if is_mask or name == "x" and model.takes_categories else ("...",))
         if array is not None and (array.ndim != len(axes) or array.shape[:times] != x.shape[:times] or len(array) == 0):
             raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0 and N and T as in x, "
                              f"got {describe(array)}")
