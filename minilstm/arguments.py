@@ -19,15 +19,19 @@ def describe(value):
 def positive(name, value):
     """A positive integer (a NumPy one too, a bool not) -> int."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+        raise ValueError(f"{name}: expected a positive integer, got {_short(value)}")
     return int(value)
 
 
 def natural(name, value):
     """An integer, 0 or more -> int."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
-        raise ValueError(f"{name}: expected an integer, 0 or more, got {value!r}")
+        raise ValueError(f"{name}: expected an integer, 0 or more, got {_short(value)}")
     return int(value)
+
+
+def _short(value):
+    return describe(value) if isinstance(value, np.ndarray) else repr(value)
 
 
 def probability(name, value):
@@ -90,10 +94,13 @@ def mask_of(x, mask, lengths):
     if mask is None:
         return np.ones((B, T), bool)
     if not isinstance(mask, np.ndarray) or mask.dtype != bool:
-        raise TypeError(f"mask: expected a bool array (B={B}, T={T}), True = a real step, got {describe(mask)}; "
-                        "np.array(mask, dtype=bool) makes one where non-zero means real")
+        lengths = isinstance(mask, np.ndarray) and mask.ndim == 1
+        cure = ("sequences.lengths_to_mask(lengths, T) makes one of lengths" if lengths else
+                "np.array(mask, dtype=bool) makes one where non-zero means real")
+        raise TypeError(f"mask: expected a bool array (B={B}, T={T}), True = a real step, got {describe(mask)}; {cure}")
     if mask.shape != (B, T):
-        raise ValueError(f"mask: expected shape (B={B}, T={T}), as x has, got {mask.shape}")
+        cure = "; x may be (T,B,D): sequences.swap_time_batch(x) puts the batch first" if mask.shape == (T, B) else ""
+        raise ValueError(f"mask: expected shape (B={B}, T={T}), as x has, got {mask.shape}{cure}")
     return mask.copy()
 
 

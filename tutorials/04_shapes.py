@@ -74,9 +74,9 @@ print("x[1] is station 1, x[:, 0] the first day, x[:, :, 0] all temperatures: "
       f"{stations[1].shape}, {stations[:, 0].shape}, {stations[:, :, 0].shape}")
 
 # %% [markdown]
-# The batch comes first, here everywhere, in states too.  Then `x[b]` is a sequence, it lies in one piece in memory, and
-# to have fewer sequences is to have fewer rows.  (Not all libraries agree.  PyTorch expects time first unless it is
-# told `batch_first=True`, and its states keep the batch on the second axis even then.)
+# The batch comes first in x and y.  Then `x[b]` is a sequence, it lies in one piece in memory, and to have fewer
+# sequences is to have fewer rows.  (States have two axes in front of it, layer and direction.  Not all libraries agree:
+# PyTorch expects time first unless it is told `batch_first=True`.)
 #
 # Which of these numbers does the network know?  Here are the shapes of its weights:
 

@@ -41,7 +41,7 @@ folder = Path(__file__).parent if "__file__" in globals() else Path(".")
 # s counts from the mean MEAN, and has the deviation 1.  We choose numbers with which every part of the task matters.
 # PHI = 0.95: the signal forgets slowly, so that the last reading still helps in a gap.  ERROR = 0.3: one reading is not
 # enough, it pays to look at several.  MEAN = 1: the value 0 is a reading like any other, one deviation below the mean.
-# Sections 5 to 7 change them one by one.
+# Sections 5 to 7 change the mean, the share of gaps and the error, one at a time.
 #
 # The sensor works or fails, and stays as it is for a while: a failure lasts LONG steps on average, any length is
 # possible, and half of all steps have no reading.  When it fails has nothing to do with what it would have read.
@@ -395,9 +395,9 @@ print("  mean 1, four times the data: " + ", ".join(
 
 # %% [markdown]
 # With mean 0, zero filling **is** mean filling.  With mean 2, zero is a reading far below the others, and yet not too
-# far to be one.  With mean 4 hardly a reading comes near 0, and then 0 is nearly as good as an indicator: the network
-# can see that a reading is missing.  So "zero filling ruins the forecast" is not a law, and a trial with readings
-# around 20 degrees does not show what happens with readings around 1.
+# far to be one.  With mean 4 hardly a reading comes near 0, and then a zero says nearly as much as an indicator: the
+# network can see that a reading is missing.  So "zero filling ruins the forecast" is not a law, and a trial with
+# readings around 20 degrees does not show what happens with readings around 1.
 #
 # Nor does it have to end badly.  In our data no reading is *exactly* 0, and with more data the network learns to look
 # for it more closely.  An indicator gives it for nothing what is so slow to learn; what excess is left with one is the
@@ -424,13 +424,13 @@ print("  the best's own error" + "".join(f"{check.mean():10.3f}{'':10s}" for che
 # PHI**(age + 1) times the last reading, counted from the mean.  Such a pair is called a *sufficient statistic*.  So
 # here we try the two as inputs, forward fill and age, and nothing else.  (Age is 0 at a reading.  The time since the
 # last reading, of section 3, is the age **before** the step's own reading, so it needs the indicator beside it.)
-
 #
 # GRU-D has a special interest here.  Its input in a gap is
 #
 #     mean + keeps * (last reading - mean),       keeps = exp(-max(0, w * steps + b))
 #
-# and if it keeps PHI**steps, this is all there is to know.  Does it find that?  We let it begin from two values of w.
+# and if it keeps PHI**steps, this is all there is to know.  Does it find that?  We let it begin from two values of w;
+# 0.3 is the library's own.
 
 # %%
 print(f"\nreadings without errors: excess in percent, mean of {len(FEW)}, GRU-D {len(SEEDS)} (lowest to highest)")
@@ -454,8 +454,9 @@ for start, networks in kept.items():
 
 # %% [markdown]
 # Forward fill and age, two plain inputs, do as well as anything else.  With errors in the readings, zero with an
-# indicator was ahead of forward fill; without them it is behind: now a repeated reading is no burden but just what is
-# needed.  Which filling is best depends on the signal.  That the network should be told does not.
+# indicator was ahead of forward fill that tells how old it is; without them it is behind: now a repeated reading is no
+# burden but just what is needed.  (Forward fill alone, without its age, is the worst here.)  Which filling is best
+# depends on the signal.  That the network should be told does not.
 #
 # From 0.3, every GRU-D learns to let its input fade, and the long ages fade about as the signal does.  From 0.1, some
 # keep everything for ever.  Early in the training w and b went below 0; there max(0, ...) is 0 and passes no gradient
@@ -501,7 +502,7 @@ for method in ("zero", "zero + indicator"):
     series.plot(steps + 1, found[method][0][row], color=LOOKS[method], lw=2, label=f"network, {method}")
 series.axhline(0, color=BLACK, lw=0.5)
 series.set(title="One sequence with a gap: zeros pull the forecast down", xlabel="step", xlim=(0, T))
-series.legend(frameon=False)
+series.legend(frameon=True, framealpha=1, edgecolor="none")
 
 lines = dict(sorted((table | {"interpolation, live": in_use}).items(), key=lambda item: -np.mean(item[1])))
 for place, (method, values) in enumerate(lines.items()):
@@ -526,7 +527,8 @@ for axes, values, swept in ((means_panel, MEANS, by_mean), (shares_panel, SHARES
         axes.plot(values, numbers.mean(axis=1), color=LOOKS[method], label=method)
         axes.plot(values, numbers, "o", color=LOOKS[method], ms=4)
     axes.set(ylim=(0, 45), xticks=values, ylabel="excess in percent")
-means_panel.set(title="Zero hurts where it could be a reading", xlabel="mean of the readings, in deviations")
+    axes.legend(frameon=False)
+means_panel.set(title="Zero hurts most as a rare reading", xlabel="mean of the readings, in deviations")
 shares_panel.set(title="Zero hurts most where gaps are rare", xlabel="share of the steps without a reading")
 for axes in (series, ranking, ages_panel, means_panel, shares_panel):
     axes.spines[["top", "right"]].set_visible(False)

@@ -13,6 +13,10 @@
     no mask                 a mask that is True everywhere, in place of none
     directions              a layer that walks from the end, in place of one that walks forward on reversed rows
 
+    from minilstm.checks.laws import LAWS, ask
+    from minilstm.checks.libraries.ours import Ours
+    print(ask(LAWS["holes"], [Ours(minilstm.LSTM(2, 3))], np.random.default_rng(0)).found)
+
 Each is a function law(model, rng) -> Verdict, and LAWS has them all by name.  It draws a small batch, runs the model on
 two forms of it that must be the same to it, and compares real steps, final states and gradients.  One draw may miss
 what is broken: ``ask`` takes many.  A model (``model.py``) is a layer of any library, with or without gradients and
@@ -78,6 +82,9 @@ def a_law(check=None, *, exact=False):
 
     @functools.wraps(check)
     def judged(model, rng):
+        if not hasattr(model, "any_mask"):
+            raise TypeError("model: expected one as model.py has it, such as libraries.ours.Ours(layer), got "
+                            f"{type(model).__name__}")
         try:
             deviations, reason = check(model, rng), ""
         except Cannot as cannot:

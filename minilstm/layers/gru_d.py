@@ -8,7 +8,8 @@ from ..arguments import describe, flag, floats, mask_of, one_of, positive
 from ..cells.gru_d import Imputed, impute, impute_backward
 from ..matmul import cpu as matmul_cpu
 from ..matmul import reference as matmul_reference
-from ..sequences.missing import last_true, time_since_seen
+from ..sequences.missing import last_true, no_nan, time_since_seen
+from ..sequences.shapes import observed_array
 from .layer import Layer, stream
 from .one_state import Gradients, Output
 from .recurrent import PARAMETERS, Direction, initial_weights, not_infinite
@@ -45,6 +46,8 @@ class GRUD(Layer):
     (H,D), decay_h_bias (H,) of the two fadings.  The biases begin at 0 and the weights well above it: at first inputs
     fade by a quarter in one unit of time, and the state by a tenth.  Where training brings a sum below 0 nothing fades,
     and nothing brings it back.
+
+    In ``Sequential`` and ``fit`` NaN in x marks what is missing; ``observed`` and ``times`` cannot be passed there.
     """
     takes_mask = True
 
@@ -93,7 +96,7 @@ class GRUD(Layer):
         h0 = (np.zeros((1, 1, B, H), self.dtype) if h0 is None else
               floats("h0", h0, self.dtype, (1, 1, B, H), ("layers", "dirs", "B", "H")))
         h0 = not_infinite(h0, mask.any(axis=1)[:, None])
-        measured = _measured(x, observed) & mask[:, :, None]
+        measured = _measured(x, observed, mask)
         x = not_infinite(np.where(measured, x, 0))
         delta = time_since_seen(measured, mask, times, self.dtype.type(0).real.dtype).astype(self.dtype)
         source = last_true(measured)
@@ -152,12 +155,13 @@ class GRUD(Layer):
         return self.mean.astype(self.dtype)
 
 
-def _measured(x, observed):
+def _measured(x, observed, mask):
+    """Where a value was measured at a real step: (B,T,D) bool."""
     if observed is None:
-        return ~np.isnan(x)
-    if not isinstance(observed, np.ndarray) or observed.dtype != bool or observed.shape != x.shape:
-        raise TypeError(f"observed: expected bool {x.shape}, True = was measured, got {describe(observed)}")
-    return observed
+        return ~np.isnan(x) & mask[:, :, None]
+    measured = observed_array(observed, x.shape) & mask[:, :, None]
+    no_nan("x", x, measured, "wherever observed is True", "observed_of(x) is False where x is NaN")
+    return measured
 
 
 def numbers_of(name, value, D):
@@ -169,5 +173,5 @@ def numbers_of(name, value, D):
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected (D={D},) numbers, got {describe(value)}") from None
     if found.shape != (D,) or not np.isfinite(found).all():
-        raise ValueError(f"{name}: expected (D={D},) finite numbers, got {value!r}")
+        raise ValueError(f"{name}: expected (D={D},) finite numbers, got {describe(found)}")
     return found

@@ -82,7 +82,7 @@ def add_indicators(x_filled, observed, mask=None):
     B, T, _ = batch_of("x_filled", x_filled).shape
     seen = observed_array(observed, x_filled.shape)
     real = time_mask(mask, B, T)[:, :, None]
-    _no_nan("x_filled", x_filled, real, "at every real step", "fill_zero, fill_mean and fill_forward leave no NaN")
+    no_nan("x_filled", x_filled, real, "at every real step", "fill_zero, fill_mean and fill_forward leave no NaN")
     both = np.concatenate([x_filled, seen.astype(x_filled.dtype)], axis=2)
     return np.where(real, both, x_filled.dtype.type(0))
 
@@ -128,11 +128,11 @@ def _seen(x, observed, mask):
     B, T, _ = batch_of("x", x).shape
     real = time_mask(mask, B, T)[:, :, None]
     seen = observed_array(observed, x.shape) & real
-    _no_nan("x", x, seen, "wherever observed is True", "observed_of(x) is False where x is NaN")
+    no_nan("x", x, seen, "wherever observed is True", "observed_of(x) is False where x is NaN")
     return seen, real
 
 
-def _no_nan(name, x, where, place, cure):
+def no_nan(name, x, where, place, cure):
     nan = np.isnan(x) & where
     if nan.any():
         row, step, feature = np.argwhere(nan)[0]

@@ -41,7 +41,8 @@ def window(series, length, *, horizon=1, stride=1, target=None):
 
     series may be a list of arrays: no window reaches from one into the next, and ``series`` says where each is from.
     Steps at the end that no whole window has room for are in none.  For a target at every step of the window take
-    series[w.first[:, None] + np.arange(length) + horizon], with shape (N,length,D).
+    series[w.first[:, None] + np.arange(length) + horizon], with shape (N,length,D) if the series is (T,D).  The target
+    (N,F) of a Windows is what a model wants that pools: Sequential(LSTM(D, H), Pooling("last"), Linear(H, F)).
 
     Keras' timeseries_dataset_from_array counts otherwise: there targets[i] belongs to the window that starts at i, so
     that passing the series itself as targets asks for the first step of the input.

@@ -20,6 +20,7 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
                  and training=True where ``takes_mask`` and ``takes_training`` say that it takes them
     x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch; x (N,T) for a model that takes
                  categories, target (N,F) for one that pools
+                 x may hold NaN if the model reads it so, as GRUD does
     mask         (N,T) bool or None: the real steps
     loss_mask    (N,T) bool or None: of the real steps, those whose error counts, for example none of a warm-up; (N,)
                  for a model that pools: of the sequences that have a real step
@@ -68,13 +69,22 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     return history
 
 
+def _why(x, target, counts):
+    """A loss that is not finite: are the data to blame?"""
+    if target.dtype.kind == "f" and not np.isfinite(target[counts]).all():
+        return "; target has NaN or infinity where it counts: leave these out by loss_mask="
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        return "; x has NaN or infinity: fill what is missing (minilstm.sequences), or read it by a GRUD"
+    return ""
+
+
 def _train_on(model, x, target, mask, counts, loss, optimizer, clip_norm):
     options = {"mask": mask} if model.takes_mask else {}
     options |= {"training": True} if model.takes_training else {}
     out, cache = model.forward(x, **options)
     value, dy = loss(first(out), target, counts)
     if not np.isfinite(value):
-        raise FloatingPointError(f"the loss is {value}")
+        raise FloatingPointError(f"the loss is {value}{_why(x, target, counts)}")
     model.zero_grads()
     model.backward(cache, dy)
     clip_global_norm(model, math.inf if clip_norm is None else clip_norm)
