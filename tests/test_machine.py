@@ -288,6 +288,47 @@ def test_many_callers_and_changing_counts_lose_no_task(restored_threads):
     until(lambda: threads._awake == 0 and not threads._jobs)
 
 
+def test_a_call_that_has_ended_holds_nothing_though_no_helper_came(restored_threads):
+    """The only helper is busy elsewhere meanwhile, and afterwards nothing is left for it to do."""
+    minilstm.set_num_threads(2)
+    came, go = threading.Barrier(3), threading.Event()
+
+    def wait(k):
+        came.wait(timeout=30)
+        go.wait(timeout=30)
+
+    elsewhere = threading.Thread(target=lambda: threads.spread(wait, 2, 2))
+    elsewhere.start()
+    came.wait(timeout=30)
+    held = []
+    for _ in range(20):
+        array = np.empty(3)
+        held.append(weakref.ref(array))
+        threads.spread(lambda k, array=array: None, 4, 2)
+        del array
+    assert not any(reference() is not None for reference in held)
+    go.set()
+    elsewhere.join(timeout=30)
+    until(lambda: threads._awake == 0 and not threads._jobs)
+
+
+def test_a_program_ends_though_a_daemon_thread_calls_without_pause():
+    script = """
+import threading, time
+from minilstm.machine import threads
+threads.set_num_threads(2)
+def call():
+    while True:
+        threads.spread(lambda k: None, 4, 2)
+threading.Thread(target=call, daemon=True).start()
+time.sleep(0.3)
+print("the main thread ends")
+"""
+    start = time.monotonic()
+    assert in_new_process(script, PACKAGE.parent) == ["the main thread ends"]
+    assert time.monotonic() - start < 15
+
+
 @pytest.mark.parametrize("count", [0, -1, 1.5, True, "2"])
 def test_bad_thread_counts_are_named(count):
     with pytest.raises(ValueError, match="count: expected a positive integer, got"):

@@ -28,7 +28,6 @@ class Cache(NamedTuple):
     source: np.ndarray      # (B,T,D): the last step at which a feature was measured, -1 for none
     mask: np.ndarray        # (B,T)
     masked_output: str
-    W_h: np.ndarray         # (H,D)
 
 
 class GRUD(Layer):
@@ -110,7 +109,7 @@ class GRUD(Layer):
                                                            caching=cache)
         if masked_output == "hold":
             y = masking.BACKENDS[self.backend].hold(y, mask)
-        kept = Cache(self.identity, run, imputed, measured, source, mask, masked_output, W_h) if cache else None
+        kept = Cache(self.identity, run, imputed, measured, source, mask, masked_output) if cache else None
         return Output(y, h_n[None, None].copy()), kept
 
     def backward(self, cache, dy=None, dh_n=None):
@@ -123,7 +122,7 @@ class GRUD(Layer):
             raise ValueError(f"cache: expected one of this layer, {self.identity}, got one of {cache.identity}")
         if dy is None and dh_n is None:
             raise ValueError("dy, dh_n: expected at least one gradient, got None for each")
-        _, run, imputed, measured, source, mask, masked_output, W_h = cache
+        _, run, imputed, measured, source, mask, masked_output = cache
         (B, T), D, H = mask.shape, self.input_size, self.hidden_size
         dy = (np.zeros((B, T, H), self.dtype) if dy is None else
               floats("dy", dy, self.dtype, (B, T, H), ("B", "T", "H")))

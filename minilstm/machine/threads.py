@@ -27,8 +27,9 @@ from .locks import ForkSafeLock
 from .spin import changes
 
 MULTIPLY_ADDS_WORTH_A_THREAD = 8_000_000        # some 150 microseconds of one core, a few times a hand-over
-LOOKS = 2_000_000                                 # at a number, before a thread sleeps: some 200 microseconds
+LOOKS = 2_000_000                                 # at a number, before a thread sleeps: about a millisecond
 NAP = 1e-4                                      # seconds that a caller sleeps after so many looks
+JOBS = 100                                      # that a helper does before it asks its pool if it may go on
 
 try:
     _core_of_this_thread = ctypes.CDLL(None).sched_getcpu if hasattr(os, "sched_setaffinity") else None
@@ -90,8 +91,8 @@ def spread(task, count, threads):
             task(k)
         return
     job = _Job(task, count, helpers)
-    _offer(job, helpers)
     try:
+        _offer(job, helpers)
         job.work()
     finally:
         job.end()
@@ -131,11 +132,12 @@ class _Job:
         for seat in range(len(self.helpers)):
             while self.helpers[seat] == AT_WORK and not changes(self.helpers, seat, AT_WORK, _looks):
                 time.sleep(NAP)
+        self.task = None                                        # whose arrays it keeps, should it still be in _jobs
 
 
 def _offer(job, helpers):
     """Hand a job to so many helpers: to those that look out for one, and for the rest wake some that sleep."""
-    global _pool, _awake
+    global _pool
     with _lock:
         if _pool is None:
             changes(_offers, 0, 0, 0)                           # compiled here: a fork finds no helper compiling
@@ -145,24 +147,35 @@ def _offer(job, helpers):
         _keep_helpers_off_this_core()
         _jobs.extend([job] * helpers)
         _offers[0] += 1
-        try:
-            while _awake < len(_jobs):
-                _pool.submit(_serve)
-                _awake += 1
-        except RuntimeError as error:                           # at the end of the program a pool takes no new work
-            _jobs.clear()
-            if "cannot schedule new futures" not in str(error):
-                raise
+        _wake()
+
+
+def _wake():
+    """Wake as many helpers as the jobs want, or none where there can be none: at the end of the program a pool takes no
+    new work, and a system may refuse a thread.  _lock is held."""
+    global _awake
+    try:
+        while _pool and _awake < min(len(_jobs), max(1, _num_threads - 1)):
+            _pool.submit(_serve)
+            _awake += 1
+    except RuntimeError:
+        _jobs.clear()
 
 
 def _serve():
-    """A helper from its waking until it sleeps again."""
+    """A helper from its waking until it sleeps again, or until its pool, which may be at its end, has been asked."""
     global _awake
-    while job := _next_job():
+    for _ in range(JOBS):
+        job = _next_job()
+        if job is None:
+            return
         job.help()
         del job                                                 # it would keep the arrays of its task
         with _lock:
             _awake += 1
+    with _lock:
+        _awake -= 1
+        _wake()
 
 
 def _next_job():
