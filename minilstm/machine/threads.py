@@ -84,7 +84,8 @@ def threads_for(multiply_adds):
 def spread(task, count, threads):
     """Call ``task(k)`` once for every k in range(count), on the calling thread and up to ``threads`` - 1 of the pool's;
     returns when all are done.  The calling thread works too, so a pool that others keep busy, or that is gone at the
-    end of the program, slows a call down but cannot block it."""
+    end of the program, slows a call down but cannot block it.  An interrupt of the calling thread may leave a helper at
+    its last task."""
     helpers = min(threads, count) - 1
     if helpers <= 0:
         for k in range(count):

@@ -11,6 +11,7 @@ from numba.extending import register_jitable
 
 from ..machine.buffers import empty
 from ..machine.kernel import kernel
+from ..machine.rows import clear_row, copy_row
 from ..machine.threads import spread, threads_for
 
 MULTIPLY_ADDS_A_NUMBER = 10     # that could be done while one number is read and written: some 0.2 nanoseconds
@@ -22,18 +23,6 @@ def by_rows(work, B, numbers):
     threads = max(1, min(B, threads_for(numbers * MULTIPLY_ADDS_A_NUMBER)))
     cuts = [B * k // threads for k in range(threads + 1)]
     spread(lambda k: work(cuts[k], cuts[k + 1]), threads, threads)
-
-
-@register_jitable
-def copy(target, source):
-    for j in range(target.shape[0]):
-        target[j] = source[j]
-
-
-@register_jitable
-def clear(target):
-    for j in range(target.shape[0]):
-        target[j] = 0
 
 
 @register_jitable
@@ -57,9 +46,9 @@ def _select(x, mask, y, first, last):
     for b in range(first, last):
         for t in range(mask.shape[1]):
             if mask[b, t]:
-                copy(y[b, t], x[b, t if x.shape[1] > 1 else 0])
+                copy_row(y[b, t], x[b, t if x.shape[1] > 1 else 0])
             else:
-                clear(y[b, t])
+                clear_row(y[b, t])
 
 
 def feature_mask(x, keep, fill):
@@ -111,9 +100,9 @@ def _hold(y, mask, reverse, held, first, last):
             if mask[b, t]:
                 source = t
             if source < 0:
-                clear(held[b, t])
+                clear_row(held[b, t])
             else:
-                copy(held[b, t], y[b, source])
+                copy_row(held[b, t], y[b, source])
 
 
 @kernel
@@ -123,12 +112,12 @@ def _hold_backward(d_held, mask, reverse, dy, first, last):
         source = -1
         for step in range(T):
             t = at(step, T, reverse)
-            clear(dy[b, t])
+            clear_row(dy[b, t])
             if mask[b, t]:
                 source = t
             if source >= 0:
                 for j in range(dy.shape[2]):
-                    dy[b, source, j] += d_held[b, t, j]                 # copy(held[b, t], y[b, source])
+                    dy[b, source, j] += d_held[b, t, j]             # copy_row(held[b, t], y[b, source])
 
 
 # ------------------------------------------------------------------------------------------------- one step for a row
@@ -169,11 +158,11 @@ def _end_backward(d_end, mask, reverse):
 def _copy_end(y, mask, reverse, end, first, last):
     T = mask.shape[1]
     for b in range(first, last):
-        clear(end[b])
+        clear_row(end[b])
         for step in range(T):
             t = at(step, T, reverse)
             if mask[b, t]:
-                copy(end[b], y[b, t])
+                copy_row(end[b], y[b, t])
                 break
 
 
@@ -185,10 +174,10 @@ def _copy_end_backward(d_end, mask, reverse, dy, first, last):
         for step in range(T):
             t = at(step, T, reverse)
             if mask[b, t] and not found:
-                copy(dy[b, t], d_end[b])                                # copy(end[b], y[b, t])
+                copy_row(dy[b, t], d_end[b])                            # copy_row(end[b], y[b, t])
                 found = True
             else:
-                clear(dy[b, t])
+                clear_row(dy[b, t])
 
 
 # ------------------------------------------------------------------------------------------------ all steps in one row
@@ -247,7 +236,7 @@ def _count(mask):
 @kernel
 def _add_steps(y, mask, total, first, last):
     for b in range(first, last):
-        clear(total[b])
+        clear_row(total[b])
         for t in range(mask.shape[1]):
             if mask[b, t]:
                 for j in range(total.shape[1]):
@@ -272,7 +261,7 @@ def _largest_step(y, mask, largest, source, first, last):
 def _largest_step_backward(d_max, source, dy, first, last):
     for b in range(first, last):
         for t in range(dy.shape[1]):
-            clear(dy[b, t])
+            clear_row(dy[b, t])
         for j in range(dy.shape[2]):
             if source[b, j] >= 0:
                 dy[b, source[b, j], j] = d_max[b, j]                    # largest[b, j] = y[b, source[b, j], j]

@@ -7,9 +7,9 @@ A step needs all of h_prev for every unit of h, so h_prev is copied aside before
 """
 import numpy as np
 
+from ..machine.rows import clear_row, copy_row
 from ..matmul.cpu import multiply
-from .rows import (add_row, clear_row, copy_row, fade, fade_backward, from_column, mix, mix_backward, multiply_row,
-                   window)
+from .rows import add_row, fade, fade_backward, from_column, mix, mix_backward, multiply_row, window
 
 
 def one_product_kernels(cell, compiled):

@@ -13,8 +13,9 @@ second product costs.
 """
 import numpy as np
 
+from ..machine.rows import clear_row, copy_row
 from ..matmul.cpu import multiply
-from .rows import add_row, clear_row, copy_row, fade, fade_backward, mix, mix_backward, multiply_row, window
+from .rows import add_row, fade, fade_backward, mix, mix_backward, multiply_row, window
 
 
 def two_product_kernels(cell, compiled):

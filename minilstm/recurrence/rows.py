@@ -1,6 +1,6 @@
-"""What the compiled loops do with rows besides the formulas: copy, clear, add, multiply, look at a part, and zoneout.
+"""What the loops over time do with rows besides the formulas: add, multiply, look at a part, fade, and zoneout.
 
-As loops, since Numba's assignments to slices take longer, and very much longer to compile."""
+As loops, like those of ``machine/rows.py``."""
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -8,6 +8,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from ..cells.activations import ONE, formula
+from ..machine.rows import copy_row
 
 
 @intrinsic
@@ -40,20 +41,6 @@ def from_column(typingctx, array, first):
         return shifted._getvalue()
 
     return array(array, types.intp), codegen
-
-
-@formula
-def copy_row(target, source):
-    """target[:] = source, as many numbers as target has."""
-    for j in range(target.shape[0]):
-        target[j] = source[j]
-
-
-@formula
-def clear_row(target):
-    """target[:] = 0."""
-    for j in range(target.shape[0]):
-        target[j] = 0
 
 
 @formula

@@ -9,7 +9,7 @@ class Shaped:
     any_mask = True
 
     def __init__(self, like):
-        """like: a minilstm LSTM, GRU or RNN"""
+        """like: a minilstm LSTM, GRU, RNN or GRUD"""
         self.like = like
         self.dtype = like.dtype
         self.reverse = tuple(direction.reverse for direction in like.directions)
