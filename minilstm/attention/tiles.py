@@ -31,7 +31,7 @@ from ..machine.kernel import kernel
 from ..machine.rows import clear_row
 from ..matmul.cpu import add_one_row, add_rows, multiply
 
-QUERIES, KEYS = 64, 64      # of a tile: 16 KiB of float32, which stay in the nearest cache
+QUERIES, KEYS = 64, 128     # of a tile: 32 KiB of float32, which stay in a near cache
 
 
 class Side(NamedTuple):
