@@ -26,10 +26,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import FLOATS, describe, flag, floats, one_of, positive
-from . import reference
+from . import cpu, reference
 
-BACKENDS = {"reference": reference}
-BACKEND = "reference"
+BACKENDS = {"reference": reference, "cpu": cpu}
 QUIET = {"over": "ignore", "invalid": "ignore"}     # NaN and infinity in real places show in results, not as warnings
 
 
@@ -49,7 +48,7 @@ class Cache(NamedTuple):
     lse: np.ndarray             # (B,heads,Tq)
 
 
-def attend(q, k, v, *, key_mask=None, query_mask=None, causal=False, heads=1, scale=None, backend=BACKEND):
+def attend(q, k, v, *, key_mask=None, query_mask=None, causal=False, heads=1, scale=None, backend="cpu"):
     """-> context (B,Tq,F), Cache
 
     scale: of q . k; None: 1 / sqrt(A / heads), which keeps the scores as large as the numbers in q and k are."""
@@ -65,7 +64,7 @@ def attend_backward(cache, d_context):
     return compute_backward(cache, _d_context(cache, d_context, "attend"))[:3]
 
 
-def attend_additive(q, k, v, w, *, key_mask=None, query_mask=None, causal=False, heads=1, backend=BACKEND):
+def attend_additive(q, k, v, w, *, key_mask=None, query_mask=None, causal=False, heads=1, backend="cpu"):
     """w (A,) -> context (B,Tq,F), Cache
 
     In Bahdanau's form q is W_q times the decoder's state and k is W_k times the encoder's outputs; Keras'

@@ -64,7 +64,7 @@ class Attention(Layer):
     takes_mask = True
 
     def __init__(self, input_size, attention_size, *, memory_size=None, value_size=None, output_size=None, heads=1,
-                 score="scaled", causal=False, bias=True, dtype="float32", backend=attention.BACKEND, seed=0):
+                 score="scaled", causal=False, bias=True, dtype="float32", backend="cpu", seed=0):
         super().__init__(dtype, one_of("backend", backend, tuple(attention.BACKENDS)))
         self.input_size = D = positive("input_size", input_size)
         self.attention_size = A = positive("attention_size", attention_size)
@@ -179,7 +179,7 @@ class AttentionPooling(Layer):
     takes_mask = True
     pools = True
 
-    def __init__(self, input_size, attention_size, *, heads=1, dtype="float32", backend=attention.BACKEND, seed=0):
+    def __init__(self, input_size, attention_size, *, heads=1, dtype="float32", backend="cpu", seed=0):
         super().__init__(dtype, one_of("backend", backend, tuple(attention.BACKENDS)))
         self.input_size = D = positive("input_size", input_size)
         self.attention_size = A = positive("attention_size", attention_size)
