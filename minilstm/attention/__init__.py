@@ -29,6 +29,7 @@ from ..arguments import FLOATS, describe, flag, floats, one_of, positive
 from . import cpu, reference
 
 BACKENDS = {"reference": reference, "cpu": cpu}
+QUIET = {"over": "ignore", "invalid": "ignore"}     # NaN and infinity in real places show in results, not as warnings
 
 
 class OneKeyWarning(UserWarning):
@@ -36,7 +37,7 @@ class OneKeyWarning(UserWarning):
 
 
 class Cache(NamedTuple):
-    """What ``attend_backward`` and ``attend_additive_backward`` need of the forward pass that they reverse."""
+    """What the backward functions need of the forward pass that they reverse."""
     backend: str
     q: np.ndarray
     k: np.ndarray
@@ -54,14 +55,13 @@ def attend(q, k, v, *, key_mask=None, query_mask=None, causal=False, heads=1, sc
     q, k, v = _arrays(q, k, v)
     options = _options(q, k, v, key_mask, query_mask, causal, heads)
     options += (_scale(scale, q.shape[2] // options[-1]),)
-    context, lse = quietly(_of(backend).dot_product, q, k, v, *options)
-    return context.copy(), Cache(backend, q, k, v, None, options, context, lse)
+    context, cache = compute(_backend(backend), q, k, v, None, *options)
+    return context.copy(), cache
 
 
 def attend_backward(cache, d_context):
     """The reverse of ``attend``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F)."""
-    q, k, v, options, context, lse, d_context = _opened(cache, d_context, "attend")
-    return quietly(_of(cache.backend).dot_product_backward, q, k, v, *options, context, lse, d_context)
+    return compute_backward(cache, _d_context(cache, d_context, "attend"))[:3]
 
 
 def attend_additive(q, k, v, w, *, key_mask=None, query_mask=None, causal=False, heads=1, backend="cpu"):
@@ -72,30 +72,44 @@ def attend_additive(q, k, v, w, *, key_mask=None, query_mask=None, causal=False,
     q, k, v = _arrays(q, k, v)
     w = floats("w", w, q.dtype, (q.shape[2],), "A").copy()
     options = _options(q, k, v, key_mask, query_mask, causal, heads)
-    context, lse = quietly(_of(backend).additive, q, k, v, w, *options)
-    return context.copy(), Cache(backend, q, k, v, w, options, context, lse)
+    context, cache = compute(_backend(backend), q, k, v, w, *options)
+    return context.copy(), cache
 
 
 def attend_additive_backward(cache, d_context):
     """The reverse of ``attend_additive``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F), dw (A,)."""
-    q, k, v, options, context, lse, d_context = _opened(cache, d_context, "attend_additive")
-    return quietly(_of(cache.backend).additive_backward, q, k, v, cache.w, *options, context, lse, d_context)
+    return compute_backward(cache, _d_context(cache, d_context, "attend_additive"))
 
 
 def attention_weights(cache):
     """The weights behind a context -> (B,heads,Tq,Tk): 0 where a query does not see a key, and each row of a query that
     sees one sums to 1.  An array of this size is built here and nowhere else."""
-    _check_cache(cache)
-    backend = _of(cache.backend)
-    if cache.w is None:
-        return quietly(backend.dot_product_weights, cache.q, cache.k, *cache.options, cache.lse)
-    return quietly(backend.additive_weights, cache.q, cache.k, cache.w, *cache.options, cache.lse)
+    backend, q, k, _, w, options, _, lse = _checked(cache)
+    with np.errstate(**QUIET):
+        if w is None:
+            return BACKENDS[backend].dot_product_weights(q, k, *options, lse)
+        return BACKENDS[backend].additive_weights(q, k, w, *options, lse)
 
 
-def quietly(function, *arrays):
-    """Call a function of a backend.  NaN and infinity in real places show in its results, not as NumPy's warnings."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return function(*arrays)
+# --------------------------------------------------------------------------------- for layers, which check on their own
+
+def compute(backend, q, k, v, w, *options):
+    """Arrays and options as backends take them, complex numbers too; w None: the dot product -> context, Cache."""
+    with np.errstate(**QUIET):
+        if w is None:
+            context, lse = BACKENDS[backend].dot_product(q, k, v, *options)
+        else:
+            context, lse = BACKENDS[backend].additive(q, k, v, w, *options)
+    return context, Cache(backend, q, k, v, w, options, context, lse)
+
+
+def compute_backward(cache, d_context):
+    """The reverse of ``compute`` -> dq, dk, dv, dw, which is None for the dot product."""
+    backend, q, k, v, w, options, context, lse = cache
+    with np.errstate(**QUIET):
+        if w is None:
+            return (*BACKENDS[backend].dot_product_backward(q, k, v, *options, context, lse, d_context), None)
+        return BACKENDS[backend].additive_backward(q, k, v, w, *options, context, lse, d_context)
 
 
 def warn_of_one_key(Tk, stacklevel):
@@ -104,10 +118,26 @@ def warn_of_one_key(Tk, stacklevel):
                       "its value and no gradient reaches q and k", OneKeyWarning, stacklevel=stacklevel + 1)
 
 
+def mask_of(name, mask, B, T, letter):
+    """mask (B,T) bool -> a copy; all True for None.  name, letter: what messages call it and its T."""
+    if mask is None:
+        return np.ones((B, T), bool)
+    wanted = f"a bool array (B={B}, {letter}={T}), True = real"
+    if not isinstance(mask, np.ndarray) or isinstance(mask, np.ma.MaskedArray) or mask.dtype != bool:
+        cure = (f"; np.array({name}, dtype=bool) makes one of 1 (real) and 0, {name} == 0 one of 0 (real) and -inf, "
+                "which others add to scores")
+        raise TypeError(f"{name}: expected {wanted}, got {describe(mask)}{cure}")
+    if mask.shape != (B, T):
+        cure = "; mask.T puts the batch first" if mask.shape == (T, B) else (
+            "; a mask for pairs of query and key is not taken, but causal=True is" if mask.shape[-1:] == (T,) else "")
+        raise ValueError(f"{name}: expected {wanted}, got {describe(mask)}{cure}")
+    return np.array(mask, order="C")
+
+
 # ---------------------------------------------------------------------------------------------- what may be passed in
 
-def _of(backend):
-    return BACKENDS[one_of("backend", backend, tuple(BACKENDS))]
+def _backend(name):
+    return one_of("backend", name, tuple(BACKENDS))
 
 
 def _arrays(q, k, v):
@@ -126,29 +156,13 @@ def _options(q, k, v, key_mask, query_mask, causal, heads):
     heads = positive("heads", heads)
     if A == 0 or A % heads or F % heads:
         raise ValueError(f"heads: expected a number that divides the widths A={A} of q and F={F} of v, got {heads}")
-    if flag("causal", causal) and Tq != Tk:
+    causal = flag("causal", causal)
+    if causal and Tq != Tk:
         raise ValueError("causal: expected as many queries as keys, a query for each step, "
                          f"got Tq={Tq} queries and Tk={Tk} keys")
-    options = _mask("key_mask", key_mask, B, Tk, "Tk"), _mask("query_mask", query_mask, B, Tq, "Tq"), causal, heads
+    masks = mask_of("key_mask", key_mask, B, Tk, "Tk"), mask_of("query_mask", query_mask, B, Tq, "Tq")
     warn_of_one_key(Tk, stacklevel=3)
-    return options
-
-
-def _mask(name, mask, B, T, letter):
-    """(B,T) bool -> a copy; all True for None."""
-    if mask is None:
-        return np.ones((B, T), bool)
-    wanted = f"a bool array (B={B}, {letter}={T}), True = real"
-    if not isinstance(mask, np.ndarray) or isinstance(mask, np.ma.MaskedArray) or mask.dtype != bool:
-        additive = isinstance(mask, np.ndarray) and mask.dtype.kind == "f"
-        cure = "; for a mask of 0 and -inf, to be added to the scores, pass mask == 0" if additive else (
-            f"; np.array({name}, dtype=bool) makes one where non-zero means real")
-        raise TypeError(f"{name}: expected {wanted}, got {describe(mask)}{cure}")
-    if mask.shape != (B, T):
-        cure = "; mask.T puts the batch first" if mask.shape == (T, B) else (
-            "; a mask for pairs of query and key is not taken, but causal=True is" if mask.shape[-1:] == (T,) else "")
-        raise ValueError(f"{name}: expected {wanted}, got {describe(mask)}{cure}")
-    return np.array(mask, order="C")
+    return *masks, causal, heads
 
 
 def _scale(scale, width):
@@ -159,16 +173,16 @@ def _scale(scale, width):
     return float(scale)
 
 
-def _check_cache(cache):
+def _checked(cache):
     if not isinstance(cache, Cache):
         raise TypeError(f"cache: expected what attend or attend_additive returned beside the context, "
                         f"got {describe(cache)}")
+    return cache
 
 
-def _opened(cache, d_context, forward):
-    _check_cache(cache)
-    came = "attend" if cache.w is None else "attend_additive"
+def _d_context(cache, d_context, forward):
+    """d_context, checked, for a cache of the function ``forward``."""
+    came = "attend" if _checked(cache).w is None else "attend_additive"
     if came != forward:
         raise ValueError(f"cache: expected one of {forward}, got one of {came}: call {came}_backward")
-    d_context = floats("d_context", d_context, cache.q.dtype, cache.context.shape, ("B", "Tq", "F"))
-    return cache.q, cache.k, cache.v, cache.options, cache.context, cache.lse, d_context
+    return floats("d_context", d_context, cache.q.dtype, cache.context.shape, ("B", "Tq", "F"))

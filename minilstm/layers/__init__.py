@@ -1,4 +1,5 @@
 """Objects that own parameters.  Every layer has two verbs, ``forward`` and ``backward``, and keeps no other state."""
+from .attention import Attention, AttentionPooling
 from .embedding import Embedding
 from .gru_d import GRUD
 from .layer import Layer
@@ -10,6 +11,6 @@ from .saving import FormatError, load, save
 from .sequential import Sequential
 
 __all__ = [
-    "Embedding", "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling", "RNN", "Sequential", "load",
-    "save",
+    "Attention", "AttentionPooling", "Embedding", "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling",
+    "RNN", "Sequential", "load", "save",
 ]

@@ -20,6 +20,7 @@ import safetensors
 import safetensors.numpy
 
 from ..arguments import dtype_of, natural, one_of
+from .attention import Attention, AttentionPooling
 from .embedding import Embedding
 from .gru_d import GRUD
 from .linear import BACKENDS, Linear
@@ -30,7 +31,7 @@ from .sequential import Sequential
 
 FORMAT, VERSION = "minilstm", "1"
 TYPES = {layer_class.__name__: layer_class for layer_class in (
-    Embedding, GRU, GRUD, LSTM, Linear, Pooling, RNN)}
+    Attention, AttentionPooling, Embedding, GRU, GRUD, LSTM, Linear, Pooling, RNN)}
 
 
 class FormatError(ValueError):
@@ -119,15 +120,31 @@ class _Limits:
 
     def spend(self, kind, description):
         """Count a layer that is about to be built, at the least that one of its kind and sizes can have."""
-        sizes = {name: value for name, value in description.items() if isinstance(value, int)}
-        D, V, F, H, R, layers = (max(0, sizes.get(name, 0)) for name in (
-            "input_size", "categories", "output_size", "hidden_size", "proj_size", "num_layers"))
-        blocks = {"LSTM": 3, "GRU": 3, "GRUD": 3}.get(kind, 1)          # of the LSTM with coupled gates, 4 of others
-        self.numbers -= (D + V) * F + blocks * H * (D + layers * ((R or H) + 2)) * (
-            1 + bool(sizes.get("bidirectional")))
-        self.tensors -= max(1, layers) if kind != "Pooling" else 0
+        sizes = {name: max(0, value) for name, value in description.items() if isinstance(value, int)}
+        count = {"Attention": _of_attention, "AttentionPooling": _of_attention_pooling}.get(kind, _of_others)
+        self.numbers -= count(kind, sizes)
+        self.tensors -= max(1, sizes.get("num_layers", 1)) if kind != "Pooling" else 0
         if self.numbers < 0 or self.tensors < 0:
             raise ValueError(f"{sizes}, more than its tensors hold")
+
+
+def _of_others(kind, sizes):
+    """How many numbers a layer has at the least.  sizes: dict name of an argument -> integer, 0 or more"""
+    D, V, F, H, R, layers = (sizes.get(name, 0) for name in (
+        "input_size", "categories", "output_size", "hidden_size", "proj_size", "num_layers"))
+    blocks = {"LSTM": 3, "GRU": 3, "GRUD": 3}.get(kind, 1)              # of the LSTM with coupled gates, 4 of others
+    return (D + V) * F + blocks * H * (D + layers * ((R or H) + 2)) * (1 + bool(sizes.get("bidirectional")))
+
+
+def _of_attention(kind, sizes):
+    D, A = sizes.get("input_size", 0), sizes.get("attention_size", 0)
+    E, F = sizes.get("memory_size", D), sizes.get("value_size", A)
+    output = sizes.get("output_size", F if sizes.get("heads", 1) > 1 else 0)
+    return A * D + A * E + F * E + F * output
+
+
+def _of_attention_pooling(kind, sizes):
+    return sizes.get("attention_size", 0) * sizes.get("input_size", 0)
 
 
 def _build(description, backend, limits):
