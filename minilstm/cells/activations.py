@@ -41,6 +41,11 @@ def sigmoid(x):
     return np.where(np.real(x) < 0, z, ONE) / (ONE + z)
 
 
+def exp(x):
+    """e**x for x <= 0, as a softmax needs it: compiled, it is 0 where e**x is below the smallest normal number."""
+    return np.exp(x)
+
+
 def relu(x):
     """x where it is positive, 0 elsewhere; the sign of a complex number is its real part's.  A NaN stays NaN."""
     return np.where(np.real(x) < 0, np.asarray(x).dtype.type(0), x)
@@ -82,7 +87,7 @@ def _tanh_series(terms):
 
 def _compiled(Float, Int, mantissa_bits, exponent_bias, exp_terms, tanh_terms, log2_high, log2_low, room, lowest,
               highest):
-    """(tanh, sigmoid) for one type.
+    """(tanh, sigmoid, exp) for one type.
 
     room: sigmoid is computed as 2**-room / (2**-room + 2**-room * exp(-x)), so that exp(-x) may go beyond the largest
     number while the result is not yet zero.  lowest, highest: of -x, beyond which sigmoid is 1 and 0."""
@@ -93,13 +98,14 @@ def _compiled(Float, Int, mantissa_bits, exponent_bias, exp_terms, tanh_terms, l
     unit = Float(2.0**-room)                                        # which the last bits of x + it spell out
     lowest, highest, many = Float(lowest), Float(highest), Float(8)
     tanh_is_one = Float(mantissa_bits + 3)                          # for 2|x| from here on
+    exp_is_zero = Float((1 - exponent_bias) * math.log(2))          # for x below
     limit = math.log(2) / 2
     exp_series = _polynomial([1 / math.factorial(k + 2) for k in range(25)], exp_terms, -limit, limit)
     exp_series = tuple(Float(c) for c in exp_series)
     tanh_series = tuple(Float(c) for c in _polynomial(_tanh_series(40), tanh_terms, 0, 0.625**2))
 
     @register_jitable(forceinline=True)
-    def exp(t, bias):
+    def parts_of_exp(t, bias):
         """(p, s) with exp(t) = s * (1 + p), s divided by two as often as ``bias`` is smaller than the type's.  t is
         moderate, or NaN: then p is NaN."""
         shifted = Float(t * per_log2 + to_integer)
@@ -114,7 +120,7 @@ def _compiled(Float, Int, mantissa_bits, exponent_bias, exp_terms, tanh_terms, l
     def tanh(x):
         a = abs(x)
         t = two * a
-        p, s = exp(tanh_is_one if t > tanh_is_one else t, bias)
+        p, s = parts_of_exp(tanh_is_one if t > tanh_is_one else t, bias)
         large = one - two / (s * p + (s + one))
         square = a * a
         q = tanh_series[0]
@@ -125,11 +131,15 @@ def _compiled(Float, Int, mantissa_bits, exponent_bias, exp_terms, tanh_terms, l
     def sigmoid(x):
         t = lowest if -x < lowest else -x
         t = highest if t > highest else t
-        p, s = exp(t, bias_less_room)
+        p, s = parts_of_exp(t, bias_less_room)
         first = zero if t > many else unit                          # 1 goes to s while 1 + s is exact, else to s * p
         return unit / ((s * p + (unit - first)) + (s + first))
 
-    return tanh, sigmoid
+    def exp(x):
+        p, s = parts_of_exp(exp_is_zero if x < exp_is_zero else x, bias)
+        return zero if x < exp_is_zero else s * p + s
+
+    return tanh, sigmoid, exp
 
 
 _FORMS = {
@@ -148,6 +158,11 @@ def _tanh_compiled(x):
 @overload(sigmoid, jit_options={"forceinline": True})
 def _sigmoid_compiled(x):
     return _FORMS[x][1] if x in _FORMS else None
+
+
+@overload(exp, jit_options={"forceinline": True})
+def _exp_compiled(x):
+    return _FORMS[x][2] if x in _FORMS else None
 
 
 @overload(relu, jit_options={"forceinline": True})

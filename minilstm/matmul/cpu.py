@@ -119,6 +119,33 @@ def _multiply_rows(A, a, a_block, a_row, a_k, rows, panels, p, depth, S, s, s_ro
 
 
 @register_jitable
+def add_rows(A, a, a_row, a_k, rows, panels, first, depth, C, row):
+    """C[row:] += some rows of A @ so many lines of the panels, from the line ``first`` on.
+
+    A stands in a flat array, from a on, with these distances between the neighbours of a column and of a row.  panels
+    (P,K,lanes); C contiguous, with room for whole panels."""
+    lanes, c_row = panels.shape[2], C.shape[1]
+    for p in range(panels.shape[0]):
+        start, c = (p * panels.shape[1] + first) * lanes, row * c_row + p * lanes
+        _multiply_rows(A, a, ROWS * a_row, a_row, a_k, rows, panels, start, depth, C, c, c_row, C, c, c_row)
+
+
+@register_jitable
+def add_one_row(A, a, a_k, panels, first, depth, C, row):
+    """``add_rows`` for one row, and several panels at a time."""
+    lanes = panels.shape[2]
+    panel = 0
+    while panel < panels.shape[0]:
+        start, c = (panel * panels.shape[1] + first) * lanes, row * C.shape[1] + panel * lanes
+        if panel + PANELS <= panels.shape[0]:
+            wide_block_of_one(A, a, 0, a_k, panels, start, start, 0, depth, C, c, 0, C, c, 0)
+            panel += PANELS
+        else:
+            block_of_one(A, a, 0, a_k, panels, start, start, 0, depth, C, c, 0, C, c, 0)
+            panel += 1
+
+
+@register_jitable
 def _pack_columns(B, first_k, depth, panels, panel):
     """panels[panel,k,lane] = B[first_k+k, panel*lanes+lane]; columns beyond the last are zero."""
     lanes = panels.shape[2]

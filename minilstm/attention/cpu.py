@@ -1,0 +1,165 @@
+"""Attention, compiled.  Same functions, parameters and results as ``reference``.
+
+1.  The real queries and the real keys are gathered (``gathered.py``): what is masked costs nothing.
+2.  Scores exist in tiles only, of some queries and some keys: a tile is made, turned into weights, multiplied with the
+    values, and forgotten (``tiles.py``).  Backward makes the tiles again.  So memory grows like the number of steps.
+3.  All products run in the register blocks of ``matmul/micro_kernel.py``.
+
+What a query computes depends on nothing but the query and the real keys of its row: the results are the same bits for
+any number of threads, any batch around it and any padding.
+
+    B  batch     Tq  queries     Tk  keys     A  width of q and k     F  width of v, both with all heads side by side
+    slots  real steps, filled up (``gathered.py``)
+"""
+import numpy as np
+
+from ..machine.buffers import zeros
+from ..machine.threads import spread, threads_for
+from ..matmul.cpu import lanes_of, no_panels, pack, pack_rows
+from .gathered import gather, scatter, sees_of, slots_of
+from .reference import additive_weights, dot_product_weights
+from .tiles import (
+    KEYS, QUERIES, Side, additive_scores, additive_scores_backward, dot_scores, dot_scores_backward, kernels)
+
+__all__ = ["additive", "additive_backward", "additive_weights", "dot_product", "dot_product_backward",
+           "dot_product_weights"]
+
+TANH = 20                   # multiply-adds that take as long as a tanh
+PARTS = 4                   # of the work, for each thread: whoever is ready first takes the next
+
+
+# -------------------------------------------------------------------------------------------------------- dot product
+
+def dot_product(q, k, v, key_mask, query_mask, causal, heads, scale):
+    """-> context (B,Tq,F), lse (B,heads,Tq).  scale: a number, 1 / sqrt(A / heads) for the usual score."""
+    plan = Plan(q, k, v, key_mask, query_mask, causal, heads)
+    q_rows, k_rows, v_rows = plan.of_queries(q), plan.of_keys(k), plan.of_keys(v)
+    q_side, k_side, v_side = side(q_rows, columns=True, scale=scale), side(k_rows), side(v_rows, panels=True)
+    return plan.forward(dot_scores, q_side, k_side, v_side, np.empty((heads, 0), q.dtype))
+
+
+def dot_product_backward(q, k, v, key_mask, query_mask, causal, heads, scale, context, lse, d_context):
+    """The reverse of ``dot_product``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F)."""
+    plan = Plan(q, k, v, key_mask, query_mask, causal, heads)
+    q_rows, k_rows, v_rows = plan.of_queries(q), plan.of_keys(k), plan.of_keys(v)
+    q_side = side(q_rows, columns=True, panels=True, scale=scale)           # score = (scale * q) . k
+    k_side, v_side = side(k_rows, panels=True, scale=scale), side(v_rows)
+    dq, dk, dv, _ = plan.backward(dot_scores, q_side, k_side, v_side, np.empty((heads, 0), q.dtype),
+                                  context, lse, d_context)
+    return dq, dk, dv
+
+
+# ----------------------------------------------------------------------------------------------------------- additive
+
+def additive(q, k, v, w, key_mask, query_mask, causal, heads):
+    """w (A,), head by head like the columns of q -> context (B,Tq,F), lse (B,heads,Tq)."""
+    plan = Plan(q, k, v, key_mask, query_mask, causal, heads, TANH)
+    q_rows, k_rows, v_rows = plan.of_queries(q), plan.of_keys(k), plan.of_keys(v)
+    q_side, k_side, v_side = side(q_rows), side(k_rows, columns=True), side(v_rows, panels=True)
+    return plan.forward(additive_scores, q_side, k_side, v_side, w.reshape(heads, -1))
+
+
+def additive_backward(q, k, v, w, key_mask, query_mask, causal, heads, context, lse, d_context):
+    """The reverse of ``additive``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F), dw (A,)."""
+    plan = Plan(q, k, v, key_mask, query_mask, causal, heads, TANH)
+    q_rows, k_rows, v_rows = plan.of_queries(q), plan.of_keys(k), plan.of_keys(v)
+    q_side, k_side, v_side = side(q_rows), side(k_rows, columns=True), side(v_rows)
+    return plan.backward(additive_scores, q_side, k_side, v_side, w.reshape(heads, -1), context, lse, d_context)
+
+
+# -------------------------------------------------------------------------------------------------------- what both do
+
+SCORES = {dot_scores: dot_scores_backward, additive_scores: additive_scores_backward}
+
+
+class Plan:
+    """Where the real queries and keys of a batch went, who sees whom, and which thread does what."""
+
+    def __init__(self, q, k, v, key_mask, query_mask, causal, heads, cost=1):
+        """cost: of one of the A numbers of a score, in multiply-adds."""
+        self.shapes = q.shape, k.shape, v.shape
+        self.heads, self.lanes = heads, lanes_of(q.dtype)
+        self.queries, self.keys = slots_of(query_mask, self.lanes), slots_of(key_mask, self.lanes)
+        self.sees = sees_of(query_mask, key_mask, causal, self.queries, self.keys, heads)
+        pairs = int((self.queries.count * self.keys.count).sum()) // (1 + causal)
+        self.threads = threads_for(pairs * (cost * q.shape[2] + v.shape[2]))
+
+    def of_queries(self, x):
+        return gather(x, self.queries, self.heads)
+
+    def of_keys(self, x):
+        return gather(x, self.keys, self.heads)
+
+    def forward(self, scores, q, k, v, w):
+        """q, k, v: Sides; w (heads,A or 0) -> context, lse."""
+        (B, Tq, _), _, (*_, F) = self.shapes
+        dtype = q.rows.dtype
+        context = zeros((len(q.rows), len(v.panels) * self.lanes), dtype)
+        lse = np.zeros((len(q.rows), 1), dtype)
+        tasks = cut(self._tasks(), 0, QUERIES)
+        run, _ = kernels(scores, SCORES[scores])
+        lowest = np.finfo(dtype).min
+        self._spread(tasks, lambda some: run(q, k, v, w, self.sees, some, lowest, context, lse[:, 0]))
+        return (scatter(context, self.queries, self.heads, (B, Tq, F)),
+                scatter(lse, self.queries, self.heads, (B, Tq, self.heads)).transpose(0, 2, 1))
+
+    def backward(self, scores, q, k, v, w, context, lse, d_context):
+        """context, lse, d_context as ``reference`` has them -> dq, dk, dv, dw."""
+        dtype, lanes, heads = w.dtype, self.lanes, self.heads
+        d_rows = self.of_queries(d_context)
+        d_side = side(d_rows, columns=True, panels=True)
+        delta = np.einsum("nf,nf->n", d_rows, self.of_queries(context))     # of each query: d_context . context
+        lse_rows = self.of_queries(np.ascontiguousarray(lse.transpose(0, 2, 1)))[:, 0]
+        dq, dk, dv = (zeros((len(rows), -(-rows.shape[1] // lanes) * lanes), dtype)
+                      for rows in (q.rows, k.rows, v.rows))
+        dw = zeros((len(k.rows) // lanes, w.shape[1]), dtype)               # of each vector of keys
+        _, run = kernels(scores, SCORES[scores])
+        self._spread(self._backward_tasks(), lambda some: run(
+            q, k, v, w, d_side, self.sees, some, lse_rows, delta, dq, dk, dv, dw))
+        return (scatter(dq, self.queries, heads, self.shapes[0]), scatter(dk, self.keys, heads, self.shapes[1]),
+                scatter(dv, self.keys, heads, self.shapes[2]), dw.reshape(heads, len(dw) // heads, w.shape[1]).sum(axis=1).ravel())
+
+    def _tasks(self):
+        """One for each head and row of the batch: (n,7), as ``tiles.kernels`` has them."""
+        head = np.repeat(np.arange(self.heads), len(self.queries.count))
+        first_query, first_key = (np.add.outer(np.arange(self.heads) * slots.first[-1], slots.first[:-1]).ravel()
+                                  for slots in (self.queries, self.keys))
+        queries, keys = (np.tile(count, self.heads) for count in (np.diff(self.queries.first), self.keys.count))
+        tasks = np.stack([first_query, first_query + queries, first_key, first_key + keys, head,
+                          np.ones_like(head), np.ones_like(head)], axis=1)
+        return tasks[(queries > 0) & (keys > 0)]
+
+    def _backward_tasks(self):
+        """As they are where there are enough of them.  Else the gradients of some queries and those of some keys are
+        tasks of their own: a tile is then made twice, but no two threads add to one row."""
+        tasks = self._tasks()
+        if len(tasks) >= self.threads:
+            return tasks
+        of_queries, of_keys = cut(tasks, 0, QUERIES), cut(tasks, 2, KEYS)
+        of_queries[:, 6], of_keys[:, 5] = 0, 0
+        return np.concatenate([of_keys, of_queries])
+
+    def _spread(self, tasks, work):
+        parts = min(len(tasks), self.threads * PARTS if self.threads > 1 else 1)
+        cuts = [len(tasks) * part // max(parts, 1) for part in range(parts + 1)]
+        spread(lambda part: work(tasks[cuts[part]:cuts[part + 1]]), parts, self.threads)
+
+
+def cut(tasks, column, size):
+    """Each task as several, with ranges of at most ``size`` in this column and the next."""
+    first, last = tasks[:, column], tasks[:, column + 1]
+    counts = -(-(last - first) // size)
+    cut = np.repeat(tasks, counts, axis=0)
+    turn = np.arange(len(cut)) - np.repeat(np.cumsum(counts) - counts, counts)
+    cut[:, column] += turn * size
+    cut[:, column + 1] = np.minimum(cut[:, column] + size, cut[:, column + 1])
+    return cut
+
+
+def side(rows, columns=False, panels=False, scale=None):
+    """rows (slots,d) -> Side, with the forms that are wanted, which are multiplied by a scale."""
+    nothing = no_panels(rows.dtype)
+    forms = pack_rows(rows, np.arange(len(rows))) if columns else nothing, pack(rows) if panels else nothing
+    for form in forms if scale is not None else ():
+        form *= rows.dtype.type(scale)
+    return Side(rows, *forms)
