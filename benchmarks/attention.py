@@ -18,7 +18,6 @@ Run:  pip install -e '.[peers]' && python benchmarks/attention.py               
 import argparse
 import datetime
 import importlib.metadata
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -136,8 +135,8 @@ def main():
         rows.append([str(shape), *(f"{one['ratio']:.2f} / {two['ratio']:.2f} ({two['ms']:.1f} ms)"
                                    for one, two in pairs)])
     table = markdown_table(["(B, T, d)", *WORK], rows)
-    memory = {T: round(float(subprocess.run([sys.executable, __file__, "--peak", str(T)], capture_output=True, text=True,
-                                            check=True).stdout), 1) for T in LONG}
+    memory = {T: round(float(subprocess.run([sys.executable, __file__, "--peak", str(T)], capture_output=True,
+                                            text=True, check=True).stdout), 1) for T in LONG}
     memory_table = markdown_table(["T", *LONG], [["MiB", *memory.values()], [
         "MiB of one matrix of scores", *(round(4 * T * T / 2**20, 1) for T in LONG)]])
     print(table, memory_table, sep="\n\n")

@@ -111,8 +111,9 @@ class Plan:
         _, run = kernels(scores, SCORES[scores])
         self._spread(self._backward_tasks(), lambda some: run(
             q, k, v, w, d_side, self.sees, some, lse_rows, delta, dq, dk, dv, dw))
-        return (scatter(dq, self.queries, heads, self.shapes[0]), scatter(dk, self.keys, heads, self.shapes[1]),
-                scatter(dv, self.keys, heads, self.shapes[2]), dw.reshape(heads, len(dw) // heads, w.shape[1]).sum(axis=1).ravel())
+        places = zip((dq, dk, dv), (self.queries, self.keys, self.keys), self.shapes)
+        dw = dw.reshape(heads, len(dw) // heads, w.shape[1]).sum(axis=1).ravel()
+        return *(scatter(rows, slots, heads, shape) for rows, slots, shape in places), dw
 
     def _tasks(self):
         """One for each head and row of the batch: (n,7), as ``tiles.kernels`` has them."""
