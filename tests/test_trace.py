@@ -78,7 +78,7 @@ def test_lines_are_those_of_the_code():
     assert lines["a_f"].startswith("a_i, a_f, a_g, a_o = np.split(a, 4") and lines["x"] == ""
     before = minilstm.trace(minilstm.GRU(2, 3, reset_after=False), np.ones((1, 1, 2), "float32"))
     lines = [row.line for row in before.steps[0].forward if row.name == "a_n"]
-    assert lines == ["a_r, a_z, a_n = np.split(x @ weights.W.T + weights.b_ih + weights.b_hh, 3, axis=1)",
+    assert lines == ["a_r, a_z, a_n = np.split(s_x + weights.b_ih + weights.b_hh, 3, axis=1)",
                      "a_n = a_n + heard(weights, v) @ U_n.T"]
 
 

@@ -16,12 +16,13 @@ class Weights(NamedTuple):
     own: np.ndarray     # (P, H)    what each unit has for itself (peepholes, gains); P is 0 for most cells
     W_hr: np.ndarray    # (R, H)    projection of the output, PyTorch's weight_hr; (0, H) for a cell without one
 
-    # not a parameter: (B, R), by what recurrent dropout multiplies the columns of U for each row of the batch
-    keep: np.ndarray | None = None
+    # not parameters, but arrays with a row for each row of the batch
+    row_bias: np.ndarray | None = None      # (B, G*H), added to x @ W.T at every step; it has a gradient
+    keep: np.ndarray | None = None          # (B, R), by what recurrent dropout multiplies the columns of U
 
     def parameters(self):
-        """All but ``keep``."""
-        return self[:-1]
+        """All that has a gradient: everything but ``keep``, and ``row_bias`` where there is one."""
+        return tuple(p for p in self[:-1] if p is not None)
 
 
 class Cell(NamedTuple):

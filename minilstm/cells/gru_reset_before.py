@@ -25,7 +25,7 @@ import numpy as np
 
 from .activations import ONE, d_sigmoid, d_tanh, formula, sigmoid, tanh
 from .cell import Cell
-from .products import heard, zeros_like
+from .products import heard, shift_backward, shifted, zeros_like
 
 
 # ------------------------------------------------------------------------------------------------- one unit, one step
@@ -82,7 +82,8 @@ class Step(NamedTuple):
 def step(weights, x, h_prev):
     """One step of a whole layer.  x (B,D), h_prev (B,H) -> (h,), Step."""
     U_r, U_z, U_n = np.split(weights.U, 3)
-    a_r, a_z, a_n = np.split(x @ weights.W.T + weights.b_ih + weights.b_hh, 3, axis=1)
+    s_x = shifted(weights, x @ weights.W.T)
+    a_r, a_z, a_n = np.split(s_x + weights.b_ih + weights.b_hh, 3, axis=1)
     a_r = a_r + heard(weights, h_prev) @ U_r.T
     a_z = a_z + heard(weights, h_prev) @ U_z.T
     r, z, v = forward_gates(a_r, a_z, h_prev)
@@ -102,12 +103,13 @@ def step_backward(weights, saved, dh):
     dh_from_a = heard(weights, da_z @ U_z + da_r @ U_r)                 # a_z = a_z + heard(weights, h_prev) @ U_z.T
     h_heard = heard(weights, h_prev)
     dU_z, dU_r = da_z.T @ h_heard, da_r.T @ h_heard                     # a_z = a_z + heard(weights, h_prev) @ U_z.T
-    da = np.concatenate([da_r, da_z, da_n], axis=1)                     # a_r, a_z, a_n = np.split(x @ W.T + ...)
-    dx = da @ weights.W                                                 # a_r, a_z, a_n = np.split(x @ W.T + ...)
-    dW = da.T @ x                                                       # a_r, a_z, a_n = np.split(x @ W.T + ...)
-    db = da.sum(axis=0)                                                 # a_r, a_z, a_n = np.split(... + b_ih + b_hh)
+    da = np.concatenate([da_r, da_z, da_n], axis=1)                     # a_r, a_z, a_n = np.split(s_x + ...)
+    db = da.sum(axis=0)                                                 # a_r, a_z, a_n = np.split(s_x + b_ih + b_hh)
+    d_row_bias = shift_backward(weights, da)                            # s_x = shifted(weights, x @ W.T)
+    dx = da @ weights.W                                                 # s_x = shifted(weights, x @ W.T)
+    dW = da.T @ x                                                       # s_x = shifted(weights, x @ W.T)
     dU = np.concatenate([dU_r, dU_z, dU_n])                             # U_r, U_z, U_n = np.split(U, 3)
-    d_weights = zeros_like(weights)._replace(W=dW, U=dU, b_ih=db, b_hh=db)
+    d_weights = zeros_like(weights)._replace(W=dW, U=dU, b_ih=db, b_hh=db, row_bias=d_row_bias)
     dh_prev = dh_from_h + dh_from_v + dh_from_a
     return dx, (dh_prev,), d_weights
 

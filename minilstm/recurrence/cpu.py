@@ -84,7 +84,7 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, cachin
     nothing = np.empty((0, GH), x.dtype)
     steps_at_once = n if in_loop else max(STRETCH_STEPS, STRETCH_BYTES // (GH * x.itemsize))
     for moments in stretches(plan, steps_at_once, backwards=reverse):
-        a_x = nothing if in_loop else product(x[places(plan, moments)][:, :D], weights.W.T, b_x)
+        a_x = nothing if in_loop else projected(x, D, weights.W, b_x, places(plan, moments))
         spread(lambda k: forward_rows(
             x, a_x, y, saved, states, fresh, mask, numbers(plan, shares[k], moments), zone, keep_of(weights),
             plan.order[slice(*shares[k])], moments, units, *packed, reverse), len(shares), threads)
@@ -105,6 +105,7 @@ def backward(cache, dy, d_final):
     d_state = side_by_side(d_final, H)                                      # (B,S,H)
     _, _, own = biases_and_own(cell, weights)
     d_own = np.zeros((B, *own.shape), x.dtype)                              # row by row, so that threads share none
+    d_row_bias = np.zeros((0 if weights.row_bias is None else B, GH), x.dtype)
     first, second = two_matrices(cell, weights)
     in_loop = multiplies_in_loop(weights.W, B)
     W_panels = pack(weights.W) if in_loop else no_panels(x.dtype)
@@ -123,12 +124,13 @@ def backward(cache, dy, d_final):
         spread(lambda k: backward_rows(
             x, dy, dx, saved, states, fresh, mask, numbers(plan, shares[k], moments), zone, keep_of(weights),
             plan.order[slice(*shares[k])], moments, U_panels, W_panels, second_panels, own, reverse, d_state, da, heard,
-            d_own), len(shares), threads)
+            d_own, d_row_bias), len(shares), threads)
         if not in_loop:
             dx[(*places(plan, moments), slice(D))] = product(da[:, :GH], weights.W)     # a_x = x @ W.T + b_ih
         sums.add(da, heard)
     d_initial = tuple(d_state[:, k, :d.shape[1]] for k, d in enumerate(d_final))
-    return dx, d_initial, sums.weights(d_own.sum(axis=0))
+    d_weights = sums.weights(d_own.sum(axis=0))
+    return dx, d_initial, d_weights if weights.row_bias is None else d_weights._replace(row_bias=d_row_bias)
 
 
 class Sums:
@@ -176,7 +178,8 @@ class Sums:
 
 def forward_panels(cell, weights, width, units, in_loop):
     """What the forward kernels multiply by and add: panels of W, of U and of the second matrix, the two biases in the
-    order of their columns, and own, as wide as the states."""
+    order of their columns (that beside W for each row of the batch, if these differ, else once), and own, as wide as
+    the states."""
     dtype, H = weights.W.dtype, weights.own.shape[1]
     lanes = lanes_of(dtype)
     b_x, b_h, own = biases_and_own(cell, weights)
@@ -186,12 +189,23 @@ def forward_panels(cell, weights, width, units, in_loop):
     order_x, order_h = (order_of_columns(len(matrix) // H, H, width, units, lanes) for matrix in (weights.W, first))
     return (pack_rows(weights.W, order_x) if in_loop else no_panels(dtype), pack_rows(first, order_h),
             pack(second.T) if len(second) else no_panels(dtype),
-            b_x[order_x].reshape(-1, lanes), b_h[order_x].reshape(-1, lanes), own)      # order -1: any number will do
+            np.take(np.atleast_2d(b_x)[:None if in_loop else 1], order_x, axis=1),      # order -1: any number will do
+            b_h[order_x].reshape(-1, lanes), own)
 
 
 def multiplies_in_loop(W, B):
     """Is x @ W.T made step by step, or for many steps at once?"""
     return B >= ROWS_IN_LOOP or W.nbytes <= BYTES_IN_LOOP
+
+
+def projected(x, D, W, b_x, places):
+    """x @ W.T + b_x (n,G*H) of the steps at ``places``, from the first D columns of x (B,T,...).  b_x (G*H,) or, for
+    each row, (B,G*H): each number begins with it, as in the loop, and so has the same bits."""
+    if b_x.ndim == 1:
+        return product(x[places][:, :D], W.T, b_x)
+    a_x = b_x[places[0]]
+    add_product(a_x, x[places][:, :D], W.T)
+    return a_x
 
 
 def places(plan, moments):
@@ -216,13 +230,16 @@ def side_by_side(arrays, H):
 
 
 def biases_and_own(cell, weights):
-    """What is added to x @ W.T, what is added to h_prev @ U.T (nothing, if it is in the first already), and what the
-    units have for themselves, which for some cells includes the biases."""
-    b_ih, b_hh, own = weights.b_ih, weights.b_hh, weights.own
+    """What is added to x @ W.T, for each row of the batch or for all; what is added to h_prev @ U.T (nothing, if it is
+    in the first already); and what the units have for themselves, which for some cells includes the biases."""
+    b_x, b_h, own = weights.b_ih, weights.b_hh, weights.own
     if cell.normalises:
         H = own.shape[1]
-        return np.zeros_like(b_ih), np.zeros_like(b_hh), np.concatenate([own, b_ih.reshape(-1, H), b_hh.reshape(-1, H)])
-    return (b_ih, b_hh, own) if cell.apart else (b_ih + b_hh, np.zeros_like(b_hh), own)
+        own = np.concatenate([own, b_x.reshape(-1, H), b_h.reshape(-1, H)])
+        b_x, b_h = np.zeros_like(b_x), np.zeros_like(b_h)
+    elif not cell.apart:
+        b_x, b_h = b_x + b_h, np.zeros_like(b_h)
+    return b_x if weights.row_bias is None else b_x + weights.row_bias, b_h, own
 
 
 def two_matrices(cell, weights):

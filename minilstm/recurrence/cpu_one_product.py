@@ -24,12 +24,13 @@ def one_product_kernels(cell, compiled):
                      U_panels, second_panels, b_x, b_h, own, reverse):
         """Some moments (first, last) of the rows ``order``, so many units at a time.  Fills y (B,T,R), states, and
         saved (B,T,N,H) unless that has no rows.  a_x (n,G*H): x @ W.T + b_x; without rows if it is to be computed here.
-        number (T,): of the rows' first real step at a moment."""
+        b_x: one row for each of the batch, or one for all.  number (T,): of the rows' first real step at a moment."""
         R, slots, H, lanes = y.shape[2], states.shape[1], states.shape[3], U_panels.shape[2]
         D = x.shape[2] - R if fades else x.shape[2]
         first, last = moments
         real = np.empty(len(order), np.int64)
         x_t = np.empty((len(order), D), x.dtype)
+        b_rows = np.empty((len(order) if len(b_x) > 1 else 0, b_x.shape[1]), x.dtype)
         h_prev = np.empty((len(order), R), x.dtype)
         a = np.empty((len(order), A * units + lanes), x.dtype)
         a_row = a.shape[1]
@@ -49,6 +50,8 @@ def one_product_kernels(cell, compiled):
                         multiply_row(h_prev[n], keep[b])
                     if not len(a_x):
                         copy_row(x_t[n], x[b, t])
+                    if len(b_rows):
+                        copy_row(b_rows[n], b_x[b])
                     n += 1
                 else:
                     for k in range(S):
@@ -64,7 +67,8 @@ def one_product_kernels(cell, compiled):
                         for k in range(G):
                             copy_row(a[r, k * count:k * count + min(count, width)], a_x[number[t] + r, k * width + u:])
                 else:                                                       # a_x = x @ W.T + b_x
-                    multiply(x_t, 0, n, W_panels, panel, panel + panels, b_x, panel * lanes, 0, a, 0)
+                    multiply(x_t, 0, n, W_panels, panel, panel + panels, b_rows if len(b_rows) else b_x, panel * lanes,
+                             b_rows.shape[1] if len(b_rows) else 0, a, 0)
                 if A > G:                                                   # a_h = h_prev @ U.T + b_h
                     multiply(h_prev, 0, n, U_panels, panel, panel + panels, b_h, panel * lanes, 0, a, G * count)
                 else:                                                       # a = a_x + h_prev @ U.T
@@ -85,11 +89,11 @@ def one_product_kernels(cell, compiled):
 
     @compiled
     def backward_rows(x, dy, dx, saved, states, fresh, mask, number, zone, keep, order, moments, U_panels, W_panels,
-                      second_panels, own, reverse, d_state, da, heard, d_own):
+                      second_panels, own, reverse, d_state, da, heard, d_own, d_row_bias):
         """The reverse of ``forward_rows``.  d_state (B,S,H): after the moments on entry, before them on return.
 
         Fills da (n,A*H) and heard (n,D+R), x and h_prev * keep side by side, for every real step; and dx (B,T,D), if
-        there are W_panels.  Adds to d_own (B,P,H)."""
+        there are W_panels.  Adds to d_own (B,P,H), and to d_row_bias (B,G*H) if it has rows."""
         R, H, lanes = dy.shape[2], d_state.shape[2], U_panels.shape[2]
         D = x.shape[2] - R if fades else x.shape[2]
         first, last = moments
@@ -134,6 +138,8 @@ def one_product_kernels(cell, compiled):
                 b = real[r]
                 if len(W_panels):
                     copy_row(dx[b, t, :D], dx_t[r])
+                if len(d_row_bias):                                         # a_x = x @ W.T + row_bias + b_ih
+                    add_row(d_row_bias[b], da[number[t] + r])
                 if len(keep):
                     multiply_row(dh_prev[r, :R], keep[b])
                 add_row(d_state[b, 0, :R], dh_prev[r])

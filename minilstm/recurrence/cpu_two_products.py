@@ -36,6 +36,7 @@ def two_product_kernels(cell, compiled):
         first, last = moments
         real = np.empty(len(order), np.int64)
         x_t = np.empty((len(order), D), x.dtype)
+        b_rows = np.empty((len(order) if len(b_x) > 1 else 0, b_x.shape[1]), x.dtype)
         h_prev = np.empty((len(order), R), x.dtype)
         v = np.empty((len(order), H), x.dtype)
         a = np.empty((len(order), G * H + lanes), x.dtype)
@@ -59,13 +60,16 @@ def two_product_kernels(cell, compiled):
                         copy_row(a[n, :G * H], a_x[number[t] + n])
                     else:
                         copy_row(x_t[n], x[b, t])
+                    if len(b_rows):
+                        copy_row(b_rows[n], b_x[b])
                     n += 1
                 else:
                     for k in range(S):
                         copy_row(states[b, after, k], states[b, before, k])
                     clear_row(y[b, t])
             if not len(a_x):                                                # a = x @ W.T + b
-                multiply(x_t, 0, n, W_panels, 0, len(W_panels), b_x, 0, 0, a, 0)
+                multiply(x_t, 0, n, W_panels, 0, len(W_panels), b_rows if len(b_rows) else b_x, 0,
+                         b_rows.shape[1] if len(b_rows) else 0, a, 0)
             for r in range(n):
                 copy_row(w[r, :(G - F) * H], a[r, F * H:])
             multiply(h_prev, 0, n, U_panels, 0, len(U_panels), a, 0, a_row, a, 0)      # a += h_prev @ U.T
@@ -91,7 +95,7 @@ def two_product_kernels(cell, compiled):
 
     @compiled
     def backward_rows(x, dy, dx, saved, states, fresh, mask, number, zone, keep, order, moments, U_panels, W_panels,
-                      second_panels, own, reverse, d_state, da, heard, d_own):
+                      second_panels, own, reverse, d_state, da, heard, d_own, d_row_bias):
         """The reverse of ``forward_rows``, with the parameters of its namesake in ``cpu_one_product.py``.
         da (n,F*H+K): of the blocks that do not wait, then of w; heard (n,D+R+H): x, h_prev * keep, and v or, for a cell
         that waits, v * keep."""
@@ -151,6 +155,8 @@ def two_product_kernels(cell, compiled):
                 b = real[r]
                 if len(W_panels):
                     copy_row(dx[b, t, :D], dx_t[r])
+                if len(d_row_bias):                                         # a_x = x @ W.T + row_bias + b_ih
+                    add_row(d_row_bias[b], da[number[t] + r])
                 if len(keep):
                     multiply_row(dh_prev[r, :R], keep[b])
                 add_row(d_state[b, 0, :R], dh_prev[r])

@@ -1,7 +1,15 @@
-"""What turns gradients into a trained model: a loss, an optimizer, clipping, and the loop around them."""
+"""What turns gradients into a trained model: a loss, an optimizer, clipping, and the loop around them; and learning
+from rewards, where there is no target (``reinforce``)."""
 from .clipping import clip_global_norm
 from .fit import fit
 from .losses import mean_squared_error
 from .optimizers import Adam
+from .policy import Policy
+from .reinforce import (
+    Episodes, advantages, episode_chances, policy_gradient, policy_loss, reinforce, returns_to_go, rollout)
+from .t_maze import TMaze
 
-__all__ = ["Adam", "clip_global_norm", "fit", "mean_squared_error"]
+__all__ = [
+    "Adam", "Episodes", "Policy", "TMaze", "advantages", "clip_global_norm", "episode_chances", "fit",
+    "mean_squared_error", "policy_gradient", "policy_loss", "reinforce", "returns_to_go", "rollout",
+]
