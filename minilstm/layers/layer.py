@@ -1,5 +1,6 @@
 """What all layers share: named parameters, their gradients, and how both are reached from outside."""
 import copy
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +9,12 @@ from ..machine.locks import ForkSafeLock
 
 _adding = ForkSafeLock()        # one for all layers: it is held for the length of a few additions
 _counting = ForkSafeLock()      # likewise, for one addition
+
+
+class ConditionedGradients(NamedTuple):
+    """What ``backward`` of a layer that takes a condition returns."""
+    dx: np.ndarray
+    dcondition: np.ndarray          # as the condition is
 
 
 class Layer:
@@ -21,6 +28,8 @@ class Layer:
     backend     who computes: "cpu" (compiled) or "reference" (plain NumPy)
     takes_mask      does forward take mask=?
     takes_training  does forward take training= and draw=, because it is random in training?
+    takes_condition     does forward take condition=, an array (B,...), and condition_mask= where the condition is a
+                        set?  backward then returns ConditionedGradients
     takes_categories    is its x (B,T) integers, and no longer (B,T,D) numbers?
     pools           is its output one for a sequence, (B,F), and no longer one for each step, (B,T,F)?
 
@@ -28,6 +37,7 @@ class Layer:
     """
     takes_mask = False
     takes_training = False
+    takes_condition = False
     takes_categories = False
     pools = False
 

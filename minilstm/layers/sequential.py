@@ -1,7 +1,7 @@
 """Layers in a row: each reads what the one before it wrote."""
 from ..arguments import describe, flag, floats, mask_of
 from ..masking.reference import select
-from .layer import Counter, Layer, first
+from .layer import ConditionedGradients, Counter, Layer, first
 from .noise import number_of_draw
 
 
@@ -9,8 +9,9 @@ class Sequential(Layer):
     """A model of several layers, for example ``Sequential(LSTM(1, 32), Linear(32, 1))``: one output per step; or with a
     ``Pooling("last")`` between the two: one for a sequence.
 
-    Layers that take a mask get it, and each passes its y on.  The layers stand in ``layers``, with their ``params`` and
-    ``grads``; ``state_dict`` names parameters by place: "0.weight_ih_l0", "1.bias".
+    Layers that take a mask get it, those that take a condition get this, and each passes its y on.  The layers
+    stand in ``layers``, with their ``params`` and ``grads``; ``state_dict`` names parameters by place:
+    "0.weight_ih_l0", "1.bias".
     """
     takes_mask = True
     takes_training = True
@@ -31,6 +32,7 @@ class Sequential(Layer):
                 raise ValueError(f"layers: expected {type(layer).__name__}, which reads categories, in place 0 only, "
                                  f"got it in place {place}")
         self.takes_categories = layers[0].takes_categories
+        self.takes_condition = any(layer.takes_condition for layer in layers)
         pooled = [layer.pools for layer in layers]
         self.pools = any(pooled)
         behind = layers[pooled.index(True) + 1:] if self.pools else ()
@@ -46,14 +48,20 @@ class Sequential(Layer):
     def children(self):
         return {str(k): layer for k, layer in enumerate(self.layers)}
 
-    def forward(self, x, mask=None, *, training=False, draw=None, cache=True):
+    def forward(self, x, mask=None, *, condition=None, condition_mask=None, training=False, draw=None, cache=True):
         """x (B,T,D), or integers (B,T) if the first layer reads categories; mask (B,T) bool or None -> y of the last
         layer, (B,T,F) or (B,F); cache.  Masked steps of x are never read.
 
+        condition, condition_mask: for the layers that take a condition, all of them the same one.
         training, draw: for the layers that are random in training, as ``LSTM.forward`` has them.  A draw of the model
         is another draw for each place in it, also where a layer stands in it twice.
         cache: False keeps nothing for a backward pass, and returns None in its place; every layer must take it."""
         keeps = flag("cache", cache)
+        given = {"condition": condition, "condition_mask": condition_mask}
+        given = {name: array for name, array in given.items() if array is not None}
+        if self.takes_condition != ("condition" in given) or given and not self.takes_condition:
+            expected = "an array, which a layer of this model takes" if self.takes_condition else "none in this model"
+            raise ValueError(f"condition: expected {expected}, got {', '.join(given) or None}")
         draw = number_of_draw(training, draw, self.counter)
         if mask is not None and not self.takes_categories:
             x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
@@ -62,6 +70,7 @@ class Sequential(Layer):
         for place, layer in enumerate(self.layers):
             options = {"mask": mask} if layer.takes_mask else {}
             options |= {} if keeps else {"cache": False}
+            options |= given if layer.takes_condition else {}
             if layer.takes_training and training:
                 options |= {"training": True, "draw": draw * len(self.layers) + place}
             out, layer_cache = layer.forward(x, **options)
@@ -70,10 +79,15 @@ class Sequential(Layer):
         return x, caches if keeps else None
 
     def backward(self, cache, dy):
-        """The gradient of y -> dx (B,T,D), None if x are categories; adds to the ``grads`` of every layer."""
+        """The gradient of y -> dx (B,T,D), None if x are categories; adds to the ``grads`` of every layer.
+
+        Where a layer takes a condition -> ConditionedGradients(dx, dcondition), the latter summed over the layers."""
         if not isinstance(cache, list) or len(cache) != len(self.layers):
             raise TypeError("cache: expected what forward returned beside its output, a list of "
                             f"{len(self.layers)}, got {describe(cache)}")
+        dcondition = 0
         for layer, layer_cache in zip(reversed(self.layers), reversed(cache)):
-            dy = first(layer.backward(layer_cache, dy))
-        return dy
+            gradients = layer.backward(layer_cache, dy)
+            dy = first(gradients)
+            dcondition = dcondition + gradients.dcondition if layer.takes_condition else dcondition
+        return ConditionedGradients(dy, dcondition) if self.takes_condition else dy

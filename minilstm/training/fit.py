@@ -21,6 +21,8 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch; x (N,T) for a model that takes
                  categories, target (N,F) for one that pools
                  x may hold NaN if the model reads it so, as GRUD does
+                 For a model that takes more than x: a dict of arrays (N,...) in place of x, which go to forward by
+                 their names: {"x": x, "condition": c}.  Without "x" among them N and T are those of target
     mask         (N,T) bool or None: the real steps
     loss_mask    (N,T) bool or None: of the real steps, those whose error counts, for example none of a warm-up; (N,)
                  for a model that pools: of the sequences that have a real step
@@ -36,29 +38,19 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     Raises TypeError or ValueError for data that do not fit together, FloatingPointError when a loss or a gradient is
     not finite, before it is put to use: the parameters are then those before that batch."""
     epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
-    data = {"x": x, "target": target, "mask": mask, "loss_mask": loss_mask}
-    for name, array in data.items():
-        is_mask = name.endswith("mask")
-        if not (isinstance(array, np.ndarray) and (array.dtype == bool or not is_mask) or is_mask and array is None):
-            raise TypeError(f"{name}: expected a NumPy array{' of bool' * is_mask}, got {describe(array)}")
-        times = 1 if model.pools and name in ("target", "loss_mask") else 2     # axes that are as in x
-        axes = ("N", "T")[:times] + (() if is_mask or name == "x" and model.takes_categories else ("...",))
-        if array is not None and (array.ndim != len(axes) or array.shape[:times] != x.shape[:times] or len(array) == 0):
-            raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0 and N and T as in x, "
-                             f"got {describe(array)}")
-    counts = np.ones(x.shape[:2], bool) if mask is None else mask
-    counts = counts.any(axis=1) if model.pools else counts
-    counts = counts if loss_mask is None else counts & loss_mask
+    inputs = x if isinstance(x, dict) else {"x": x}
+    counts = _checked(model, inputs, {"target": target, "mask": mask, "loss_mask": loss_mask})
     optimizer = optimizer or Adam()
     rng = np.random.default_rng(natural("seed", seed))
     history = []
     with tqdm(total=epochs, desc="training", unit="epoch", disable=None if progress else True) as bar:
         for epoch in range(epochs):
             total = 0
-            for rows in batches(len(x), batch_size, seed=rng):
+            for rows in batches(len(target), batch_size, seed=rng):
                 steps = counts[rows].sum()
                 if steps:
-                    batch = (x[rows], target[rows], None if mask is None else mask[rows], counts[rows])
+                    batch = ({name: array[rows] for name, array in inputs.items()}, target[rows],
+                             None if mask is None else mask[rows], counts[rows])
                     try:
                         total += steps * _train_on(model, *batch, loss, optimizer, clip_norm)
                     except FloatingPointError as error:
@@ -69,22 +61,51 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     return history
 
 
-def _why(x, target, counts):
+def _checked(model, inputs, data):
+    """Do the arrays fit together?  -> what counts of the target: steps (N,T) bool, or sequences (N,)."""
+    if own := sorted(inputs.keys() & {"training", "draw", "cache", *(("mask",) if model.takes_mask else ())}):
+        raise ValueError(f"x: expected a dict without {', '.join(own)}, which fit passes itself")
+    leader = "x" if "x" in inputs else "target"         # whose N and T the others must have
+    data = {leader: (inputs | data)[leader]} | data
+    for name, array in data.items():
+        is_mask = name.endswith("mask")
+        if not (isinstance(array, np.ndarray) and (array.dtype == bool or not is_mask) or is_mask and array is None):
+            raise TypeError(f"{name}: expected a NumPy array{' of bool' * is_mask}, got {describe(array)}")
+        times = 1 if model.pools and name in ("target", "loss_mask") else 2     # axes that are as in the leader
+        axes = ("N", "T")[:times] + (() if is_mask or name == "x" and model.takes_categories else ("...",))
+        times = 1 if model.pools and leader == "target" else times
+        if array is not None and (array.ndim != len(axes) or array.shape[:times] != data[leader].shape[:times]
+                                  or len(array) == 0):
+            raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0 and N and T as in "
+                             f"{leader}, got {describe(array)}")
+    target, mask, loss_mask = data["target"], data["mask"], data["loss_mask"]
+    for name, array in inputs.items():
+        if not isinstance(array, np.ndarray) or array.shape[:1] != target.shape[:1]:
+            error = ValueError if isinstance(array, np.ndarray) else TypeError
+            raise error(f"{name}: expected a NumPy array (N={len(target)},...), got {describe(array)}")
+    counts = np.ones(target.shape[:1 if model.pools else 2], bool)
+    if mask is not None:
+        counts = mask.any(axis=1) if model.pools else mask
+    return counts if loss_mask is None else counts & loss_mask
+
+
+def _why(inputs, target, counts):
     """A loss that is not finite: are the data to blame?"""
     if target.dtype.kind == "f" and not np.isfinite(target[counts]).all():
         return "; target has NaN or infinity where it counts: leave these out by loss_mask="
-    if x.dtype.kind == "f" and not np.isfinite(x).all():
-        return "; x has NaN or infinity: fill what is missing (minilstm.sequences), or read it by a GRUD"
+    for name, array in inputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"; {name} has NaN or infinity: fill what is missing (minilstm.sequences), or read it by a GRUD"
     return ""
 
 
-def _train_on(model, x, target, mask, counts, loss, optimizer, clip_norm):
+def _train_on(model, inputs, target, mask, counts, loss, optimizer, clip_norm):
     options = {"mask": mask} if model.takes_mask else {}
     options |= {"training": True} if model.takes_training else {}
-    out, cache = model.forward(x, **options)
+    out, cache = model.forward(**inputs, **options)
     value, dy = loss(first(out), target, counts)
     if not np.isfinite(value):
-        raise FloatingPointError(f"the loss is {value}{_why(x, target, counts)}")
+        raise FloatingPointError(f"the loss is {value}{_why(inputs, target, counts)}")
     model.zero_grads()
     model.backward(cache, dy)
     clip_global_norm(model, math.inf if clip_norm is None else clip_norm)
