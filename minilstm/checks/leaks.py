@@ -70,12 +70,12 @@ def check_leaks(forecast, spec, table, steps, *, seed=0):
     whole = {t: table for t in steps}
     if any(_moved(forecast(table, t), forecast(table, t)) for t in steps):
         raise ValueError("forecast: expected the same answer each time, got another one in a second call")
+    gaps = {name: {t: _with(table, name, t - spec.history // 2, t + 1, lambda part: np.full_like(part, np.nan))
+                   for t in steps} for name in spec.missing}
     rows = [_row(forecast, spec, name, whole, name, rng) for name, role in spec.roles.items() if role != "static"]
-    for name in spec.missing:
-        gaps = {t: _with(table, name, t - spec.history // 2, t + 1, lambda part: np.full_like(part, np.nan))
-                for t in steps}
-        rows.append(_row(forecast, spec, name, gaps, f"{name}, with gaps", rng))
-    return LeakReport(rows, _gone(forecast, spec, whole))
+    rows += [_row(forecast, spec, name, tables, f"{name}, with gaps", rng) for name, tables in gaps.items()]
+    gone = [_gone(forecast, spec, tables) for tables in (whole, *gaps.values())]
+    return LeakReport(rows, next(filter(None, gone), ""))
 
 
 def _row(forecast, spec, name, tables, title, rng):
