@@ -1,1 +1,5 @@
-"""Ways to give a sequence model a condition: one interface, so that a model changes its strategy by one argument."""
+"""Ways to give a sequence model more than its sequence."""
+from .covariates import CovariateSpec, CovariateWindows
+from .forecaster import Forecaster
+
+__all__ = ["CovariateSpec", "CovariateWindows", "Forecaster"]
