@@ -141,6 +141,15 @@ def test_a_condition_that_is_not_finite_shows_in_its_row_alone(strategy, rubbish
     assert same_bits(found[[0, 2]], expected[[0, 2]])
 
 
+@pytest.mark.parametrize("layer_class", [FiLM, Gated, Late, Concatenated, AttendTime])
+def test_nor_does_it_reach_the_gradient_of_a_masked_step(layer_class):
+    rng = np.random.default_rng(23)
+    layer, x, condition = layer_class(2, 4), np.ones((3, 5, 2), "float32"), np.ones((3, 4), "float32")
+    condition[0] = np.nan
+    y, cache = layer.forward(x, condition, MASK)
+    assert not layer.backward(cache, rng.normal(size=y.shape).astype("float32")).dx[~MASK].any()
+
+
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_row_does_not_know_the_others(strategy, backend):

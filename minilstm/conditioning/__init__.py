@@ -4,15 +4,19 @@
     Concatenated, Late, FiLM, Gated, AttendConditions, AttendTime
                     layers that join a sequence and a condition, to stand anywhere in a ``Sequential``
     CovariateLSTM   an LSTM in whose memory a covariate has a candidate and an input gate of its own
+    CovariateSpec, CovariateWindows, Forecaster
+                    covariates of a forecast: which steps of them are read, and a model that reads them
 """
 from ..layers.saving import register
 from .attending import AttendConditions, AttendTime
 from .conditioned import STRATEGIES, Conditioned
 from .covariate_lstm import CovariateLSTM
+from .covariates import CovariateSpec, CovariateWindows
+from .forecaster import Forecaster
 from .fusion import Concatenated, FiLM, Gated, Late
 
-__all__ = ["AttendConditions", "AttendTime", "Concatenated", "Conditioned", "CovariateLSTM", "FiLM", "Gated", "Late",
-           "STRATEGIES"]
+__all__ = ["AttendConditions", "AttendTime", "Concatenated", "Conditioned", "CovariateLSTM", "CovariateSpec",
+           "CovariateWindows", "FiLM", "Forecaster", "Gated", "Late", "STRATEGIES"]
 
 
 def _least(kind, sizes):
