@@ -1,4 +1,4 @@
-"""Compiled tanh and sigmoid against extended precision; the formulas on every target they are written for."""
+"""Compiled tanh, sigmoid and exp against extended precision; the formulas on every target they are written for."""
 import os
 import re
 import subprocess
@@ -26,6 +26,12 @@ def sigmoid_all(x, y):
         y[j] = activations.sigmoid(x[j])
 
 
+@kernel
+def exp_all(x, y):
+    for j in range(x.size):
+        y[j] = activations.exp(x[j])
+
+
 def compiled(function, x):
     y = np.full_like(x, np.nan)
     function(x, y)
@@ -36,7 +42,7 @@ def exact(name, x):
     """In float64 for float32 numbers, in extended precision for float64 ones."""
     x = x.astype(np.float64 if x.dtype == np.float32 else np.longdouble)
     with np.errstate(over="ignore"):
-        return np.tanh(x) if name == "tanh" else 1 / (1 + np.exp(-x))
+        return {"tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x)), "exp": np.exp}[name](x)
 
 
 def many_numbers(dtype):
@@ -57,6 +63,19 @@ def test_error_in_units_of_the_last_place(name, function, dtype):
     ulp = np.abs(y.astype(true.dtype) - true) / np.spacing(np.abs(true).astype(dtype)).astype(true.dtype)
     worst = np.argmax(np.where(np.isnan(ulp), np.inf, ulp))
     assert ulp[worst] <= MAX_ULP, f"{ulp[worst]} ulp at {x[worst]!r}"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.skipif(
+    np.finfo(np.longdouble).nmant <= 52, reason="nothing to compare with: long double is no wider than float64 here"))])
+def test_exp_is_right_below_zero_until_it_is_zero(dtype):
+    x = -np.abs(many_numbers(dtype))
+    y, true = compiled(exp_all, x), exact("exp", x)
+    normal = true >= np.finfo(dtype).tiny * 1.001
+    assert (y[~normal] <= np.finfo(dtype).tiny * 1.002).all() and (y[true < np.finfo(dtype).tiny * 0.999] == 0).all()
+    ulp = np.abs(y - true)[normal] / np.spacing(true[normal].astype(dtype)).astype(true.dtype)
+    assert ulp.max() <= MAX_ULP
+    ends = compiled(exp_all, np.array([0, -0.0, -np.inf, -1e30, np.nan], dtype))
+    assert ends[:4].tolist() == [1, 1, 0, 0] and np.isnan(ends[4])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import FLOATS, describe, flag, floats, one_of, positive
+from ..machine.buffers import copy_of
 from . import cpu, reference
 
 BACKENDS = {"reference": reference, "cpu": cpu}
@@ -56,7 +57,7 @@ def attend(q, k, v, *, key_mask=None, query_mask=None, causal=False, heads=1, sc
     options = _options(q, k, v, key_mask, query_mask, causal, heads)
     options += (_scale(scale, q.shape[2] // options[-1]),)
     context, cache = compute(_backend(backend), q, k, v, None, *options)
-    return context.copy(), cache
+    return copy_of(context), cache
 
 
 def attend_backward(cache, d_context):
@@ -73,7 +74,7 @@ def attend_additive(q, k, v, w, *, key_mask=None, query_mask=None, causal=False,
     w = floats("w", w, q.dtype, (q.shape[2],), "A").copy()
     options = _options(q, k, v, key_mask, query_mask, causal, heads)
     context, cache = compute(_backend(backend), q, k, v, w, *options)
-    return context.copy(), cache
+    return copy_of(context), cache
 
 
 def attend_additive_backward(cache, d_context):
@@ -147,7 +148,7 @@ def _arrays(q, k, v):
     q = floats("q", q, dtype, (None, None, None), ("B", "Tq", "A"))
     k = floats("k", k, dtype, (len(q), None, q.shape[2]), ("B", "Tk", "A"))
     v = floats("v", v, dtype, (len(q), k.shape[1], None), ("B", "Tk", "F"))
-    return q.copy(), k.copy(), v.copy()
+    return copy_of(q), copy_of(k), copy_of(v)
 
 
 def _options(q, k, v, key_mask, query_mask, causal, heads):

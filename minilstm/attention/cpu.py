@@ -33,20 +33,16 @@ PARTS = 4                   # of the work, for each thread: whoever is ready fir
 def dot_product(q, k, v, key_mask, query_mask, causal, heads, scale):
     """-> context (B,Tq,F), lse (B,heads,Tq).  scale: a number, 1 / sqrt(A / heads) for the usual score."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads)
-    q_rows, k_rows, v_rows = plan.of_queries(q), plan.of_keys(k), plan.of_keys(v)
-    q_side, k_side, v_side = side(q_rows, columns=True, scale=scale), side(k_rows), side(v_rows, panels=True)
-    return plan.forward(dot_scores, q_side, k_side, v_side, np.empty((heads, 0), q.dtype))
+    sides = (plan.of_queries(q), ("columns",), scale), (plan.of_keys(k), ()), (plan.of_keys(v), ("panels",))
+    return plan.forward(dot_scores, sides, np.empty((heads, 0), q.dtype))                   # score = (scale * q) . k
 
 
 def dot_product_backward(q, k, v, key_mask, query_mask, causal, heads, scale, context, lse, d_context):
     """The reverse of ``dot_product``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F)."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads)
-    q_rows, k_rows, v_rows = plan.of_queries(q), plan.of_keys(k), plan.of_keys(v)
-    q_side = side(q_rows, columns=True, panels=True, scale=scale)           # score = (scale * q) . k
-    k_side, v_side = side(k_rows, panels=True, scale=scale), side(v_rows)
-    dq, dk, dv, _ = plan.backward(dot_scores, q_side, k_side, v_side, np.empty((heads, 0), q.dtype),
-                                  context, lse, d_context)
-    return dq, dk, dv
+    sides = ((plan.of_queries(q), ("columns", "panels"), scale), (plan.of_keys(k), ("panels",), scale),
+             (plan.of_keys(v), ()))                                                         # score = (scale * q) . k
+    return plan.backward(dot_scores, sides, np.empty((heads, 0), q.dtype), context, lse, d_context)[:3]
 
 
 # ----------------------------------------------------------------------------------------------------------- additive
@@ -54,17 +50,15 @@ def dot_product_backward(q, k, v, key_mask, query_mask, causal, heads, scale, co
 def additive(q, k, v, w, key_mask, query_mask, causal, heads):
     """w (A,), head by head like the columns of q -> context (B,Tq,F), lse (B,heads,Tq)."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads, TANH)
-    q_rows, k_rows, v_rows = plan.of_queries(q), plan.of_keys(k), plan.of_keys(v)
-    q_side, k_side, v_side = side(q_rows), side(k_rows, columns=True), side(v_rows, panels=True)
-    return plan.forward(additive_scores, q_side, k_side, v_side, w.reshape(heads, -1))
+    sides = (plan.of_queries(q), ()), (plan.of_keys(k), ("columns",)), (plan.of_keys(v), ("panels",))
+    return plan.forward(additive_scores, sides, w.reshape(heads, -1))
 
 
 def additive_backward(q, k, v, w, key_mask, query_mask, causal, heads, context, lse, d_context):
     """The reverse of ``additive``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F), dw (A,)."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads, TANH)
-    q_rows, k_rows, v_rows = plan.of_queries(q), plan.of_keys(k), plan.of_keys(v)
-    q_side, k_side, v_side = side(q_rows), side(k_rows, columns=True), side(v_rows)
-    return plan.backward(additive_scores, q_side, k_side, v_side, w.reshape(heads, -1), context, lse, d_context)
+    sides = (plan.of_queries(q), ()), (plan.of_keys(k), ("columns",)), (plan.of_keys(v), ())
+    return plan.backward(additive_scores, sides, w.reshape(heads, -1), context, lse, d_context)
 
 
 # -------------------------------------------------------------------------------------------------------- what both do
@@ -90,9 +84,10 @@ class Plan:
     def of_keys(self, x):
         return gather(x, self.keys, self.heads)
 
-    def forward(self, scores, q, k, v, w):
-        """q, k, v: Sides; w (heads,A or 0) -> context, lse."""
+    def forward(self, scores, wanted, w):
+        """wanted: for ``sides``, of q, k and v; w (heads,A or 0) -> context, lse."""
         (B, Tq, _), _, (*_, F) = self.shapes
+        q, k, v = sides(wanted, self.threads)
         dtype = q.rows.dtype
         context = zeros((len(q.rows), len(v.panels) * self.lanes), dtype)
         lse = np.zeros((len(q.rows), 1), dtype)
@@ -103,11 +98,11 @@ class Plan:
         return (scatter(context, self.queries, self.heads, (B, Tq, F)),
                 scatter(lse, self.queries, self.heads, (B, Tq, self.heads)).transpose(0, 2, 1))
 
-    def backward(self, scores, q, k, v, w, context, lse, d_context):
+    def backward(self, scores, wanted, w, context, lse, d_context):
         """context, lse, d_context as ``reference`` has them -> dq, dk, dv, dw."""
         dtype, lanes, heads = w.dtype, self.lanes, self.heads
         d_rows = self.of_queries(d_context)
-        d_side = side(d_rows, columns=True, panels=True)
+        q, k, v, d_side = sides((*wanted, (d_rows, ("columns", "panels"))), self.threads)
         delta = np.einsum("nf,nf->n", d_rows, self.of_queries(context))     # of each query: d_context . context
         lse_rows = self.of_queries(np.ascontiguousarray(lse.transpose(0, 2, 1)))[:, 0]
         dq, dk, dv = (zeros((len(rows), -(-rows.shape[1] // lanes) * lanes), dtype)
@@ -116,8 +111,9 @@ class Plan:
         _, run = kernels(scores, SCORES[scores])
         self._spread(self._backward_tasks(), lambda some: run(
             q, k, v, w, d_side, self.sees, some, lse_rows, delta, dq, dk, dv, dw))
-        return (scatter(dq, self.queries, heads, self.shapes[0]), scatter(dk, self.keys, heads, self.shapes[1]),
-                scatter(dv, self.keys, heads, self.shapes[2]), dw.reshape(heads, len(dw) // heads, w.shape[1]).sum(axis=1).ravel())
+        places = zip((dq, dk, dv), (self.queries, self.keys, self.keys), self.shapes)
+        dw = dw.reshape(heads, len(dw) // heads, w.shape[1]).sum(axis=1).ravel()
+        return *(scatter(rows, slots, heads, shape) for rows, slots, shape in places), dw
 
     def _tasks(self):
         """One for each head and row of the batch: (n,7), as ``tiles.kernels`` has them."""
@@ -156,10 +152,20 @@ def cut(tasks, column, size):
     return cut
 
 
-def side(rows, columns=False, panels=False, scale=None):
-    """rows (slots,d) -> Side, with the forms that are wanted, which are multiplied by a scale."""
-    nothing = no_panels(rows.dtype)
-    forms = pack_rows(rows, np.arange(len(rows))) if columns else nothing, pack(rows) if panels else nothing
-    for form in forms if scale is not None else ():
-        form *= rows.dtype.type(scale)
-    return Side(rows, *forms)
+FORMS = {"columns": lambda rows: pack_rows(rows, np.arange(len(rows))), "panels": pack}
+
+
+def sides(wanted, threads):
+    """wanted: for each side its rows (slots,d), the names of the forms that it needs beside them, and, if these are to
+    be multiplied by a number, the number -> a list of Sides."""
+    made = [{"rows": rows, "columns": no_panels(rows.dtype), "panels": no_panels(rows.dtype)} for rows, *_ in wanted]
+    jobs = [(side, form, *scale) for side, (_, forms, *scale) in zip(made, wanted) for form in forms]
+
+    def make(job):
+        side, form, *scale = jobs[job]
+        side[form] = FORMS[form](side["rows"])
+        if scale:
+            side[form] *= side[form].dtype.type(scale[0])
+
+    spread(make, len(jobs), threads)
+    return [Side(**side) for side in made]

@@ -1,8 +1,8 @@
 """Real queries and real keys, gathered: what the compiled tiles work on.
 
-A batch (B,T,...) under a mask becomes slots: the real steps of the first row, then those of the second, and so on.  Each
-row begins at a whole vector, so that a tile never holds steps of two rows; what fills it up is zeros.  With several
-heads there are all slots of the first head, then all of the second, and so on.
+A batch (B,T,...) under a mask becomes slots: the real steps of the first row, then those of the second, and so on.
+Each row begins at a whole vector, so that a tile never holds steps of two rows; what fills it up is zeros.  With
+several heads there are all slots of the first head, then all of the second, and so on.
 """
 from typing import NamedTuple
 

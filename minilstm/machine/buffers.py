@@ -58,6 +58,13 @@ def zeros(shape, dtype):
     return array
 
 
+def copy_of(array):
+    """As array.copy(), in contiguous memory."""
+    copy = empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
 def _rounded(size):
     """Up to one of eight sizes between two powers of two, so that sequences of similar lengths share blocks."""
     step = 2 ** max(12, size.bit_length() - 4)
