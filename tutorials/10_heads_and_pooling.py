@@ -273,8 +273,8 @@ never = (with_zeros != right_max)
 pooled, _ = masking.masked_max(out, mask)
 print(f"\nmaximum over time of y with its zeros: {never.mean():.0%} of the values are none that the unit had, "
       f"{never[lengths < 10].mean():.0%} in sequences below 10 steps,\n"
-      f"by up to {largest(with_zeros - right_max):.2f};  without a mask: off by {off_by(blind.max(axis=1), right_max):.2f};  "
-      f"masked_max: off by {off_by(pooled, right_max):.2f}")
+      f"by up to {largest(with_zeros - right_max):.2f}.  No mask: off by {off_by(blind.max(axis=1), right_max):.2f};  "
+      f"masked_max: {off_by(pooled, right_max):.2f}")
 assert never.any() and largest(pooled - right_max) < 1e-15
 
 # %% [markdown]
