@@ -343,9 +343,11 @@ def test_without_a_cache_the_bits_are_the_same():
 
 
 def test_training_learns_to_switch_and_late_fusion_does_not():
-    """The condition says whether x comes out as it is or negated.  An additive model can do no better than 0."""
+    """The condition says whether x comes out as it is or negated, and each x comes with both.  An additive model can
+    do no better than 0."""
     rng = np.random.default_rng(22)
-    x, condition = rng.normal(size=(128, 4, 1)).astype("float32"), rng.choice([-1.0, 1.0], (128, 1)).astype("float32")
+    x, condition = np.tile(rng.normal(size=(64, 4, 1)), (2, 1, 1)), np.repeat([-1.0, 1.0], 64)[:, None]
+    x, condition = x.astype("float32"), condition.astype("float32")
     target = x * condition[:, None]
     losses = {}
     for strategy in ("late", "film", "gate_bias"):
@@ -353,7 +355,7 @@ def test_training_learns_to_switch_and_late_fusion_does_not():
         model = minilstm.Sequential(net, minilstm.Linear(net.output_size, 1))
         losses[strategy] = minilstm.fit(model, {"x": x, "condition": condition}, target, epochs=40,
                                         optimizer=minilstm.Adam(0.02))[-1]
-    assert losses["late"] > 0.8 * np.mean(target**2)
+    assert losses["late"] > 0.95 * np.mean(target**2)
     assert max(losses["film"], losses["gate_bias"]) < 0.15 * np.mean(target**2)
 
 
