@@ -18,10 +18,10 @@ import numpy as np
 from ..arguments import describe, flag, floats, mask_of, positive
 from ..attention import mask_of as set_mask_of
 from ..layers.attention import Attention
-from ..layers.layer import ConditionedGradients, Layer
+from ..layers.layer import ConditionedGradients, Layer, own_cache
 from ..layers.recurrent import not_infinite
 from ..masking.reference import select
-from .condition import condition_of, own_cache
+from .condition import condition_of
 
 
 class Cache(NamedTuple):

@@ -1,4 +1,4 @@
-"""What all layers with a condition do with it before they read it, and what their backward passes take."""
+"""What all layers with a condition do with it before they read it."""
 import numpy as np
 
 from ..arguments import describe, floats
@@ -15,18 +15,3 @@ def condition_of(condition, C, dtype, mask):
                          "(sequences.add_features), a set of conditions is for 'attend_conditions'")
     condition = floats("condition", condition, dtype, (len(mask), C), ("B", "C"))
     return not_infinite(np.where(mask.any(axis=1)[:, None], condition, dtype.type(0)))
-
-
-def own_cache(cache, kind, identity):
-    """The cache, if it is a ``kind`` with this ``identity``."""
-    if not isinstance(cache, kind):
-        raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
-    if cache.identity != identity:
-        raise ValueError(f"cache: expected one of this layer, {identity}, got one of {cache.identity}")
-    return cache
-
-
-def seed_of(rng):
-    """For a layer inside another, from the stream of that one; None if there is none, for weights that will be
-    loaded."""
-    return None if rng is None else int(rng.integers(2**32))

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import describe, flag, floats, mask_of, one_of, positive
-from ..layers.layer import ConditionedGradients, Layer, frozen
+from ..layers.layer import ConditionedGradients, Layer, frozen, own_cache
 from ..layers.lstm import LSTM
 from ..layers.one_state import GRU, RNN
 from .attending import AttendConditions, AttendTime
-from .condition import condition_of, own_cache
+from .condition import condition_of
 from .covariate_lstm import CovariateLSTM
 from .fusion import Concatenated, FiLM, Gated, Late
 from .within import GateBias, InitialState

@@ -20,10 +20,10 @@ import numpy as np
 
 from ..arguments import flag, floats, mask_of, one_of, positive
 from ..cells.activations import d_sigmoid, d_tanh, sigmoid, tanh
-from ..layers.layer import ConditionedGradients, Layer, stream
+from ..layers.layer import ConditionedGradients, Layer, own_cache, seed_of, stream
 from ..layers.linear import BACKENDS, Linear
 from ..masking.reference import select
-from .condition import condition_of, own_cache, seed_of
+from .condition import condition_of
 
 
 class Cache(NamedTuple):

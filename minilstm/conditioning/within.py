@@ -12,9 +12,8 @@ Both are part of ``Conditioned``: forward gives what a recurrent layer begins wi
 import numpy as np
 
 from ..cells.activations import d_tanh, tanh
-from ..layers.layer import Layer, stream
+from ..layers.layer import Layer, seed_of, stream
 from ..layers.linear import Linear
-from .condition import seed_of
 
 
 class InitialState(Layer):

@@ -4,11 +4,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import masking
-from ..arguments import describe, flag, floats, mask_of, natural, one_of, positive
+from ..arguments import flag, floats, mask_of, natural, one_of, positive
 from ..cells import Weights
 from ..masking.reference import select
 from ..recurrence import cpu, reference
-from .layer import Layer, stream
+from .layer import Layer, own_cache, stream
 from .merge import RULES, merge, merge_backward, width
 from .noise import Noise
 
@@ -128,7 +128,7 @@ class Recurrent(Layer):
     def _backward(self, cache, dy, d_finals):
         """d_finals: dict name -> (layers,dirs,B,R or H) or None -> dx, then the gradients of the initial states, then
         those of the row biases, if there are any."""
-        _, runs, halves, dropped, mask, masked_output = self._own_cache(cache)
+        _, runs, halves, dropped, mask, masked_output = own_cache(cache, Cache, self.identity)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
         B, T = mask.shape
@@ -158,14 +158,6 @@ class Recurrent(Layer):
                 d_row_biases += [] if d_weights.row_bias is None else [d_weights.row_bias]
             dy = dx                                                         # x of this layer is y of the one below
         return (dx, *d_initials, *d_row_biases)
-
-    def _own_cache(self, cache):
-        """The cache, if it can be one of this layer's."""
-        if not isinstance(cache, Cache):
-            raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
-        if cache.identity != self.identity:
-            raise ValueError(f"cache: expected one of this layer, {self.identity}, got one of {cache.identity}")
-        return cache
 
     def _names(self, layer, direction):
         """The names of one layer's parameters in one direction, dict field of Weights -> name."""
