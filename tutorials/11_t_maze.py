@@ -182,7 +182,7 @@ def estimates(policy, baseline=False):
                      for k in range(len(returns))])
 
 
-policy = Policy(minilstm.LSTM(3, 4, dtype="float64"), 4)
+policy = Policy(minilstm.LSTM(3, 4, dtype="float64", backend="reference"), 4)
 reinforce(policy, SHORT, updates=30, discount=DISCOUNT, optimizer=minilstm.Adam(0.03), progress=False)
 p, gradient = chances(policy), exact_gradient(policy)
 single = estimates(policy)
@@ -271,9 +271,10 @@ for stage in (0, 25, 50, 100, 200):
 assert scatter[200][0] > 10 * scatter[200][1]
 
 # %% [markdown]
-# At first the value head has learned nothing, and helps little; a wrong guess can even add scatter.  Soon it saves half
-# of the walks or so, and in the end it makes all the difference: when nearly every walk earns the same, there is nearly
-# nothing to learn from it, and with the baseline the estimate says so.  Without one it goes on pulling at all weights.
+# At first the value head has learned nothing, and helps little; a wrong guess can even add scatter.  Soon it saves a
+# third to a half of the walks, and in the end it makes all the difference: when nearly every walk earns the same, there
+# is nearly nothing to learn from it, and with the baseline the estimate says so.  Without one it goes on pulling at all
+# weights.
 #
 # ## 5. The corridor of ten
 #

@@ -9,8 +9,7 @@
     rewards         4 for the turn to the goal, -0.1 for the other turn, -0.1 for a step into a wall, 0 for other steps
     end             after a turn at the junction, or after ``limit`` steps
 
-Source: Bakker 2002, section 3, the maze without noise.  He trains by another method (advantage learning), and so do we
-differ in the limit.
+Source: Bakker 2002, the maze without noise.  ``limit`` is ours, and he trains by another method, advantage learning.
 """
 import itertools
 from typing import NamedTuple
@@ -66,8 +65,8 @@ class TMaze:
         goals, positions = place
         moved = np.clip(positions + (actions == EAST) - (actions == WEST), 0, self.corridor)
         turned = (positions == self.corridor) & ((actions == NORTH) | (actions == SOUTH))
-        at_wall = (moved == positions) & ~turned
-        rewards = np.where(turned, np.where(actions == goals, GOAL, WRONG_TURN), np.where(at_wall, WALL, 0.0))
+        stood = moved == positions
+        rewards = np.where(turned, np.where(actions == goals, GOAL, WRONG_TURN), np.where(stood, WALL, 0.0))
         return Place(goals, moved), rewards, turned
 
     def every_episode(self):
