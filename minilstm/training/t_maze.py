@@ -35,13 +35,13 @@ class TMaze:
     """B mazes at once.  It holds no state: the places go in and come out.
 
     corridor    N, the steps from the sign to the junction
-    limit       steps after which an episode is over in any case; None: 3 * (N + 1)
+    limit       steps after which an episode is over in any case; None: 2 * (N + 1)
     """
     observation_size, actions = 3, 4
 
     def __init__(self, corridor, *, limit=None):
         self.corridor = positive("corridor", corridor)
-        self.limit = 3 * (self.corridor + 1) if limit is None else positive("limit", limit)
+        self.limit = 2 * (self.corridor + 1) if limit is None else positive("limit", limit)
         if self.limit <= self.corridor:
             raise ValueError(f"limit: expected more than corridor={self.corridor}, or nobody can turn, got {limit}")
 
