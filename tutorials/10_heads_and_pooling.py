@@ -372,7 +372,7 @@ assert max(cost["largest", "no mask"][0]) < 0.1
 # * the **number at the marker**, 0 if there was none.
 #
 # And five heads: the last state; mean, maximum and sum over time; and attention, in which each step gets a weight from
-# what stands in it, and the weights of a sequence add up to 1 (tutorial 8).  The network is the same, 16 units.  Every
+# what stands in it, and the weights of a sequence add up to 1 (tutorial 7).  The network is the same, 16 units.  Every
 # cell is trained three times, on sequences of 5 to 25 steps with their mask, and tested twice: on fresh sequences of
 # the same lengths, and on sequences of 60 steps, longer than any in training.
 
