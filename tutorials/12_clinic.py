@@ -903,8 +903,8 @@ assert len(chart) == 15 and raised == 5
 # * **Which steps are real?**  A mask, made from lengths, belongs in the network, in what reads its outputs, in the loss
 #   and in every softmax.  S1E2, S1E3, S2E1, S4E1, S4E2, S4E3, S0E1 and S3E2 are one mistake in eight places.
 # * **Which axis is which?**  S0E2 and S3E1 run where two sizes happen to be equal.  Try all sizes different.
-# * **Can the model do it at all?**  S0E2, S0E3 and S3E3 cannot, whatever they are trained on; S2E3 and S3E2 can in part.
-#   That shows in a minute: change one input and look at what moves.  It does not show in a falling loss.
+# * **Can the model do it at all?**  S0E2, S0E3 and S3E3 cannot, whatever they are trained on; S2E3 and S3E2 can in
+#   part.  That shows in a minute: change one input and look at what moves.  It does not show in a falling loss.
 #
 # ## The picture
 #
