@@ -902,8 +902,8 @@ assert len(chart) == 15 and raised == 5
 #
 # * **Which steps are real?**  A mask, made from lengths, belongs in the network, in what reads its outputs, in the loss
 #   and in every softmax.  S1E2, S1E3, S2E1, S4E1, S4E2, S4E3, S0E1 and S3E2 are one mistake in eight places.
-# * **Which axis is which?**  S0E2 takes the batch for time and never complains; S3E1 takes covariates for time, and runs
-#   where two sizes happen to be equal.  Try sizes that are all different, and change one sample.
+# * **Which axis is which?**  S0E2 takes the batch for time and never complains; S3E1 takes covariates for time, and
+#   runs where two sizes happen to be equal.  Try sizes that are all different, and change one sample.
 # * **Can the model do it at all?**  S0E2, S0E3 and S3E3 cannot, whatever they are trained on; S2E3 and S3E2 can in
 #   part.  That shows in a minute: change one input and look at what moves.  It does not show in a falling loss.
 #
