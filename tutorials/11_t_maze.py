@@ -112,7 +112,7 @@ print(f"\nN = {N}, discount {DISCOUNT}: optimum {OPTIMUM:.3f}, best without memo
 #
 # That is REINFORCE (Williams 1992).  In words: do again what was followed by much.  What remains is to differentiate
 # log pi(a_t), and that is backpropagation through the LSTM, as in tutorial 3.  `policy_gradient` does it, and
-# `minilstm/training/reinforce.py` is short.
+# `minilstm/training/rewards.py` is short.
 #
 # A `Policy` is an LSTM with two linear heads: the logits, and a guess of G_t, of which more in part 4.  To act it goes
 # one step at a time and hands on its state; to learn it goes over whole walks.  Both give the same chances:

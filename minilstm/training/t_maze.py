@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import describe, positive
-from .reinforce import Episodes
+from .rewards import Episodes
 
 NORTH, EAST, SOUTH, WEST = range(4)
 GOAL, WRONG_TURN, WALL = 4.0, -0.1, -0.1
