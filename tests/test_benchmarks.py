@@ -23,6 +23,7 @@ def benchmarks(monkeypatch):
 
 
 @pytest.mark.parametrize("B, T, D, H", [(8, 3, 4, 8), (7, 3, 5, 6), (1, 2, 1, 1)])
+@pytest.mark.long
 def test_every_rung_computes_the_layer(benchmarks, B, T, D, H):
     from ladder import rungs
     rng = np.random.default_rng(0)

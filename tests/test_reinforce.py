@@ -300,6 +300,9 @@ def test_log_softmax_is_right_and_stays_so_far_out():
             assert np.isfinite(log_p).all() and np.allclose(np.exp(log_p), [[1, 0, 0], [0.5, 0.5, 0]])
             assert np.isfinite(log_softmax_backward(np.ones_like(log_p), log_p)).all()
         assert log_softmax(np.array([3e38, -3e38], "float32")).tolist() == [0, -np.inf]
+        far = np.array([[[3e38, -3e38, 0]], [[0, 3e38, -3e38]]], "float32")
+        loss, d_logits = policy_loss(far, np.array([[0], [2]]), np.array([[1], [0]], "float32"), entropy_weight=1.0)
+        assert loss == 0 and not d_logits.any()                                 # an advantage of 0 asks no -inf
 
 
 def loss_case(rng, B, T, A, dtype):

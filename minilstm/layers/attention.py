@@ -7,7 +7,7 @@ import numpy as np
 from .. import attention
 from ..arguments import describe, flag, floats, mask_of, one_of, positive
 from ..masking.reference import select
-from .layer import Layer, stream
+from .layer import Layer, own_cache, seed_of, stream
 from .linear import Linear
 from .recurrent import glorot
 
@@ -80,7 +80,7 @@ class Attention(Layer):
         sizes = {"q_proj": (D, A), "k_proj": (E, A), "v_proj": (E, F)}
         sizes |= {"out_proj": (F, self.output_size)} if projects else {}
         self.projections = {name: Linear(*size, bias=self.bias and name != "k_proj", dtype=self.dtype, backend=backend,
-                                         seed=_seed(rng)) for name, size in sizes.items()}
+                                         seed=seed_of(rng)) for name, size in sizes.items()}
         if self.score == "additive":
             self._own("score_weight", _score_weight(A, rng))
 
@@ -125,7 +125,7 @@ class Attention(Layer):
     def backward(self, cache, dy):
         """The gradient of y -> dx (B,Tq,D), or Gradients(dx, dmemory (B,Tk,E)) if there was a memory; adds to
         ``grads``."""
-        _, (q_cache, k_cache, v_cache, out_cache), attended, sees, alone = _own_cache(cache, self.identity)
+        _, (q_cache, k_cache, v_cache, out_cache), attended, sees, alone = own_cache(cache, Cache, self.identity)
         dy = floats("dy", dy, self.dtype, (*sees.shape, self.output_size), ("B", "Tq", "F"))
         d_context = select(dy, sees)                                                        # y = select(y, sees)
         if out_cache is not None:
@@ -187,7 +187,7 @@ class AttentionPooling(Layer):
         self.output_size = self.heads * D
         self.identity = ("AttentionPooling", D, A, self.heads)
         rng = stream(seed, *self.identity)
-        self.k_proj = Linear(D, A, bias=False, dtype=self.dtype, backend=backend, seed=_seed(rng))
+        self.k_proj = Linear(D, A, bias=False, dtype=self.dtype, backend=backend, seed=seed_of(rng))
         self._own("query", np.zeros(A))
         self._own("score_weight", _score_weight(A, rng))
 
@@ -220,18 +220,13 @@ class AttentionPooling(Layer):
 
     def backward(self, cache, dy):
         """The gradient of y (B,heads*D) -> dx (B,T,D), 0 at masked steps; adds to ``grads``."""
-        _, (k_cache,), attended, mask, _ = _own_cache(cache, self.identity)
+        _, (k_cache,), attended, mask, _ = own_cache(cache, Cache, self.identity)
         dy = floats("dy", dy, self.dtype, (len(mask), self.output_size), ("B", "F"))
         dq, dk, dv, dw = attention.compute_backward(attended, dy[:, None])          # y = context[:, 0]
         dx = dv.reshape(*mask.shape, self.heads, self.input_size).sum(axis=2)       # v = tile(x, heads)
         dx += self.k_proj.backward(k_cache, dk)                                     # k = k_proj(x)
         self._add_grads({"query": dq.sum(axis=(0, 1)), "score_weight": dw})         # q = tile(query)
         return dx
-
-
-def _seed(rng):
-    """For a layer inside; None if there is no rng, for weights that will be loaded."""
-    return None if rng is None else int(rng.integers(2**32))
 
 
 def _score_weight(A, rng):
@@ -245,11 +240,3 @@ def _dividing(heads, **widths):
         wanted = " and ".join(f"{name}={width}" for name, width in widths.items())
         raise ValueError(f"heads: expected a number that divides {wanted}, got {heads}")
     return heads
-
-
-def _own_cache(cache, identity):
-    if not isinstance(cache, Cache):
-        raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
-    if cache.identity != identity:
-        raise ValueError(f"cache: expected one of this layer, {identity}, got one of {cache.identity}")
-    return cache

@@ -151,6 +151,21 @@ def stream(seed, *identity):
     return np.random.default_rng([natural("seed", seed), *words])
 
 
+def own_cache(cache, kind, identity):
+    """The cache, if it is a ``kind`` with this ``identity``, that of a layer."""
+    if not isinstance(cache, kind):
+        raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
+    if cache.identity != identity:
+        raise ValueError(f"cache: expected one of this layer, {identity}, got one of {cache.identity}")
+    return cache
+
+
+def seed_of(rng):
+    """Of a layer inside another one, whose random stream is rng; None if there is none, for weights that will be
+    loaded."""
+    return None if rng is None else int(rng.integers(2**32))
+
+
 def frozen(array):
     """A read-only copy."""
     array = np.array(array, order="C")

@@ -4,11 +4,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import masking
-from ..arguments import describe, flag, floats, mask_of, natural, one_of, positive
+from ..arguments import flag, floats, mask_of, natural, one_of, positive
 from ..cells import Weights
 from ..masking.reference import select
 from ..recurrence import cpu, reference
-from .layer import Layer, stream
+from .layer import Layer, own_cache, stream
 from .merge import RULES, merge, merge_backward, width
 from .noise import Noise
 
@@ -75,8 +75,8 @@ class Recurrent(Layer):
             D = self.input_size if layer == 0 else self.output_size
             for direction in self.directions:
                 initial = initial_weights(cell, D, self.hidden_size, R, rng)
-                for field, name in self._names(layer, direction).items():
-                    self._own(name, getattr(initial, field))
+                for name, array in self._named(layer, direction, initial).items():
+                    self._own(name, array)
 
     @property
     def _masking(self):
@@ -88,8 +88,9 @@ class Recurrent(Layer):
                 "bidirectional": self.bidirectional, "reverse": self.reverse, "merge": self.merge,
                 **self.noise.arguments()}
 
-    def _forward(self, x, mask, lengths, initial, masked_output, training, draw, caching):
-        """initial: dict name -> (layers,dirs,B,R or H) or None, one for each state -> (y, final states), Cache."""
+    def _forward(self, x, mask, lengths, initial, masked_output, training, draw, caching, row_biases=()):
+        """initial: dict name -> (layers,dirs,B,R or H) or None, one for each state; row_biases: none, or for each
+        direction one (B,G*H), for the first layer -> (y, final states), Cache."""
         x = floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
         mask = mask_of(x, mask, lengths)
         one_of("masked_output", masked_output, ("zero", "hold"))
@@ -106,7 +107,8 @@ class Recurrent(Layer):
         for layer in range(self.num_layers):
             runs, halves = [], []
             for k, direction in enumerate(self.directions):
-                weights = self._weights(layer, direction)._replace(keep=drawn.keep(self.widths[0]))
+                row_bias = row_biases[k] if row_biases and layer == 0 else None
+                weights = self._weights(layer, direction)._replace(keep=drawn.keep(self.widths[0]), row_bias=row_bias)
                 half, states, run = BACKENDS[self.backend].forward(
                     self.cell, weights, y, mask, [s[layer, k] for s in initial], direction.reverse,
                     drawn.zoneout(self.widths), caching)
@@ -124,8 +126,9 @@ class Recurrent(Layer):
         return (y, *finals), cache if caching else None
 
     def _backward(self, cache, dy, d_finals):
-        """d_finals: dict name -> (layers,dirs,B,R or H) or None -> dx, then the gradients of the initial states."""
-        _, runs, halves, dropped, mask, masked_output = self._own_cache(cache)
+        """d_finals: dict name -> (layers,dirs,B,R or H) or None -> dx, then the gradients of the initial states, then
+        those of the row biases, if there are any."""
+        _, runs, halves, dropped, mask, masked_output = own_cache(cache, Cache, self.identity)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
         B, T = mask.shape
@@ -133,7 +136,7 @@ class Recurrent(Layer):
         shape, letters = (B, T, self.output_size), ("B", "T", width)
         dy = np.zeros(shape, self.dtype) if dy is None else floats("dy", dy, self.dtype, shape, letters)
         d_finals = self._states(d_finals, B)
-        d_initials = [np.empty_like(d) for d in d_finals]
+        d_initials, d_row_biases = [np.empty_like(d) for d in d_finals], []
         for layer in reversed(range(self.num_layers)):
             if dropped[layer] is not None:
                 dy = dy * dropped[layer]                                    # y = y * dropped
@@ -151,18 +154,10 @@ class Recurrent(Layer):
                 dx = dx_k if dx is None else dx + dx_k                      # both directions read the same x
                 for total, d in zip(d_initials, d_initial):
                     total[layer, k] = d
-                self._add_grads({name: getattr(d_weights, field)
-                                 for field, name in self._names(layer, direction).items()})
+                self._add_grads(self._named(layer, direction, d_weights))
+                d_row_biases += [] if d_weights.row_bias is None else [d_weights.row_bias]
             dy = dx                                                         # x of this layer is y of the one below
-        return (dx, *d_initials)
-
-    def _own_cache(self, cache):
-        """The cache, if it can be one of this layer's."""
-        if not isinstance(cache, Cache):
-            raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
-        if cache.identity != self.identity:
-            raise ValueError(f"cache: expected one of this layer, {self.identity}, got one of {cache.identity}")
-        return cache
+        return (dx, *d_initials, *d_row_biases)
 
     def _names(self, layer, direction):
         """The names of one layer's parameters in one direction, dict field of Weights -> name."""
@@ -170,7 +165,12 @@ class Recurrent(Layer):
         return {field: f"{name}_l{layer}{direction.suffix}"
                 for field, name in PARAMETERS.items() if has.get(field, True)}
 
+    def _named(self, layer, direction, weights):
+        """Weights, or their gradients, as parameters: dict name -> array."""
+        return {name: getattr(weights, field) for field, name in self._names(layer, direction).items()}
+
     def _weights(self, layer, direction):
+        """The reverse of ``_named``, from the parameters of this layer."""
         nothing = np.zeros((0, self.hidden_size), self.dtype)
         arrays = {field: self._param(name) for field, name in self._names(layer, direction).items()}
         return Weights(**{"own": nothing, "W_hr": nothing} | arrays)

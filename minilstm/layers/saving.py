@@ -121,8 +121,7 @@ class _Limits:
     def spend(self, kind, description):
         """Count a layer that is about to be built, at the least that one of its kind and sizes can have."""
         sizes = {name: max(0, value) for name, value in description.items() if isinstance(value, int)}
-        count = {"Attention": _of_attention, "AttentionPooling": _of_attention_pooling}.get(kind, _of_others)
-        self.numbers -= count(kind, sizes)
+        self.numbers -= LEAST.get(kind, _of_others)(kind, sizes)
         self.tensors -= max(1, sizes.get("num_layers", 1)) if kind != "Pooling" else 0
         if self.numbers < 0 or self.tensors < 0:
             raise ValueError(f"{sizes}, more than its tensors hold")
@@ -145,6 +144,16 @@ def _of_attention(kind, sizes):
 
 def _of_attention_pooling(kind, sizes):
     return sizes.get("attention_size", 0) * sizes.get("input_size", 0)
+
+
+LEAST = {"Attention": _of_attention, "AttentionPooling": _of_attention_pooling}
+
+
+def register(layer_class, least):
+    """Let files hold layers of this class, from a package above this one.  least(kind, sizes) -> how many numbers such
+    a layer has at the least; kind: the name of the class, sizes: dict name of an argument -> integer, 0 or more."""
+    TYPES[layer_class.__name__] = layer_class
+    LEAST[layer_class.__name__] = least
 
 
 def _build(description, backend, limits):

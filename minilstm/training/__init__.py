@@ -1,11 +1,11 @@
 """What turns gradients into a trained model: a loss, an optimizer, clipping, and the loop around them; and learning
-from rewards, where there is no target (``reinforce``)."""
+from rewards, where there is no target."""
 from .clipping import clip_global_norm
 from .fit import fit
 from .losses import mean_squared_error
 from .optimizers import Adam
 from .policy import Policy
-from .reinforce import (
+from .rewards import (
     Episodes, advantages, episode_chances, policy_gradient, policy_loss, reinforce, returns_to_go, rollout)
 from .t_maze import TMaze
 

@@ -110,7 +110,7 @@ class Policy(Layer):
         # the largest of log_p + Gumbel noise is action a with chance p_a, and is never one whose chance is 0
         noise = 0 if flag("greedy", greedy) else rng.gumbel(size=log_p.shape)
         actions = np.argmax(log_p + noise, axis=-1)
-        return Act(actions, np.take_along_axis(log_p, actions[:, None], axis=-1)[:, 0],
+        return Act(actions, log_p[np.arange(len(x)), actions],
                    self.value.forward(h, cache=False)[0][:, 0], state)
 
     def forward(self, x, mask=None, *, lengths=None, cache=True):
@@ -140,5 +140,4 @@ class Policy(Layer):
             d_values = floats("d_values", d_values, self.dtype, (B, T), ("B", "T"))
             d_values = select(d_values[:, :, None], cache.mask)             # output = select(values, mask)
             dh = dh + self.value.backward(cache.values, d_values)           # values = self.value.forward(h)
-        dx = first(self.body.backward(cache.body, dh))                      # out = self.body.forward(x, mask)
-        return dx if self.body.takes_mask else select(dx, cache.mask)
+        return first(self.body.backward(cache.body, dh))                    # out = self.body.forward(x, mask)

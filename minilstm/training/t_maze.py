@@ -9,8 +9,7 @@
     rewards         4 for the turn to the goal, -0.1 for the other turn, -0.1 for a step into a wall, 0 for other steps
     end             after a turn at the junction, or after ``limit`` steps
 
-Source: Bakker 2002, section 3, the maze without noise.  He trains by another method (advantage learning), and so do we
-differ in the limit.
+Source: Bakker 2002, the maze without noise.  ``limit`` is ours, and he trains by another method, advantage learning.
 """
 import itertools
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import describe, positive
-from .reinforce import Episodes
+from .rewards import Episodes
 
 NORTH, EAST, SOUTH, WEST = range(4)
 GOAL, WRONG_TURN, WALL = 4.0, -0.1, -0.1
@@ -35,13 +34,13 @@ class TMaze:
     """B mazes at once.  It holds no state: the places go in and come out.
 
     corridor    N, the steps from the sign to the junction
-    limit       steps after which an episode is over in any case; None: 3 * (N + 1)
+    limit       steps after which an episode is over in any case; None: 2 * (N + 1)
     """
     observation_size, actions = 3, 4
 
     def __init__(self, corridor, *, limit=None):
         self.corridor = positive("corridor", corridor)
-        self.limit = 3 * (self.corridor + 1) if limit is None else positive("limit", limit)
+        self.limit = 2 * (self.corridor + 1) if limit is None else positive("limit", limit)
         if self.limit <= self.corridor:
             raise ValueError(f"limit: expected more than corridor={self.corridor}, or nobody can turn, got {limit}")
 
@@ -66,8 +65,8 @@ class TMaze:
         goals, positions = place
         moved = np.clip(positions + (actions == EAST) - (actions == WEST), 0, self.corridor)
         turned = (positions == self.corridor) & ((actions == NORTH) | (actions == SOUTH))
-        at_wall = (moved == positions) & ~turned
-        rewards = np.where(turned, np.where(actions == goals, GOAL, WRONG_TURN), np.where(at_wall, WALL, 0.0))
+        stood = moved == positions
+        rewards = np.where(turned, np.where(actions == goals, GOAL, WRONG_TURN), np.where(stood, WALL, 0.0))
         return Place(goals, moved), rewards, turned
 
     def every_episode(self):

@@ -62,7 +62,7 @@ def advantages(rewards, mask=None, *, discount=1.0, baseline=None):
     G = returns_to_go(rewards, mask, discount=discount)
     b = np.zeros_like(G) if baseline is None else floats("baseline", baseline, G.dtype, G.shape, ("B", "T"))
     factor = float(discount) ** (np.cumsum(mask, axis=1) - mask)
-    return np.where(mask, factor * (G - np.where(mask, b, 0)), 0).astype(G.dtype)
+    return np.where(mask, factor * (G - b), 0).astype(G.dtype)
 
 
 def policy_loss(logits, actions, advantages, mask=None, *, entropy_weight=0.0):
