@@ -20,6 +20,7 @@ from ..layers.embedding import Embedding
 from ..layers.layer import Layer, stream
 from ..layers.linear import Linear
 from ..layers.lstm import LSTM
+from ..layers.saving import register
 from .covariates import CovariateSpec
 
 
@@ -165,3 +166,13 @@ class Forecaster(Layer):
 def _at_each(s, steps):
     """s (N,S) at each of so many steps -> (N,steps,S)."""
     return np.repeat(s[:, None], steps, axis=1)
+
+
+def _least(kind, sizes):
+    """How many numbers a Forecaster of these sizes has at the least."""
+    E, H, layers = (sizes.get(name, default) for name, default in (
+        ("embedding_size", 4), ("hidden_size", 0), ("num_layers", 1)))
+    return E * sum(dict(sizes["spec"]["categories"]).values()) + 2 * 4 * H * (1 + layers * (H + 2))
+
+
+register(Forecaster, _least)

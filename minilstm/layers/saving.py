@@ -100,7 +100,8 @@ def _describe(layer, known):
     if type(layer) is Sequential:
         return {"type": "Sequential", "layers": [_describe(child, known) for child in layer.layers]}
     if type(layer) not in TYPES.values():
-        raise TypeError(f"layer: expected one of {', '.join([*TYPES, 'Sequential'])}, got {type(layer).__name__}")
+        known_types = ", ".join([*sorted(TYPES), "Sequential"])
+        raise TypeError(f"layer: expected one of {known_types}, got {type(layer).__name__}")
     if id(layer) in known:
         return {"same_as": known[id(layer)]}
     known[id(layer)] = len(known)
@@ -120,11 +121,17 @@ class _Limits:
 
     def spend(self, kind, description):
         """Count a layer that is about to be built, at the least that one of its kind and sizes can have."""
-        sizes = {name: max(0, value) for name, value in description.items() if isinstance(value, int)}
+        sizes = _sizes(description)
         self.numbers -= LEAST.get(kind, _of_others)(kind, sizes)
         self.tensors -= max(1, sizes.get("num_layers", 1)) if kind != "Pooling" else 0
         if self.numbers < 0 or self.tensors < 0:
             raise ValueError(f"{sizes}, more than its tensors hold")
+
+
+def _sizes(description):
+    """The integers in a description, 0 or more, and in the dicts in it: dict name -> integer or dict"""
+    return {name: _sizes(value) if isinstance(value, dict) else max(0, value)
+            for name, value in description.items() if isinstance(value, (int, dict))}
 
 
 def _of_others(kind, sizes):
@@ -151,7 +158,8 @@ LEAST = {"Attention": _of_attention, "AttentionPooling": _of_attention_pooling}
 
 def register(layer_class, least):
     """Let files hold layers of this class, from a package above this one.  least(kind, sizes) -> how many numbers such
-    a layer has at the least; kind: the name of the class, sizes: dict name of an argument -> integer, 0 or more."""
+    a layer has at the least; kind: the name of the class, sizes: dict name of an argument -> integer, 0 or more, or a
+    dict of them."""
     TYPES[layer_class.__name__] = layer_class
     LEAST[layer_class.__name__] = least
 
