@@ -2,5 +2,6 @@
 from . import laws, zeros
 from .gradients import check_gradients
 from .interaction import check_interaction, interaction
+from .leaks import check_leaks
 
-__all__ = ["check_gradients", "check_interaction", "interaction", "laws", "zeros"]
+__all__ = ["check_gradients", "check_interaction", "check_leaks", "interaction", "laws", "zeros"]
