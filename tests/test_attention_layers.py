@@ -490,8 +490,8 @@ def ours_with_its_weights(theirs, C, H):
 @pytest.mark.peers
 def test_attention_without_a_mask_looks_at_padding_and_over_one_step_it_hides_the_covariate():
     """The example has no mask: of the weights of shorter rows more than a quarter stands on padding to 7, and more
-    than three quarters on padding to 30 steps.  It weighs steps, not covariates: at T = 1 the covariate has no effect.  With
-    the same weights and a mask each row is as if it were alone."""
+    than three quarters on padding to 30 steps.  It weighs steps, not covariates: at T = 1 the covariate has no effect.
+    With the same weights and a mask each row is as if it were alone."""
     torch = torch_or_skip()
     rng = np.random.default_rng(1)
     C, H = 2, 16
