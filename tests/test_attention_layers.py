@@ -71,12 +71,14 @@ def test_it_is_projections_around_the_functions_of_attention(backend):
         if "pooling" in name:
             q = np.tile(state["query"], (B, 1, 1))
             context, cache = attend_additive(q, x @ state["k_proj.weight"].T, np.tile(x, layer.heads),
-                                             state["score_weight"], key_mask=key_mask, heads=layer.heads)
+                                             state["score_weight"], key_mask=key_mask, heads=layer.heads,
+                                             backend=backend)
             expected, weights = context[:, 0], attention_weights(cache)[:, :, 0]
         else:
             q, k, v = (array @ state[f"{p}_proj.weight"].T + state.get(f"{p}_proj.bias", 0)
                        for p, array in zip("qkv", (x, memory, memory)))
-            options = {"key_mask": key_mask, "query_mask": inputs["mask"], "causal": layer.causal, "heads": layer.heads}
+            options = {"key_mask": key_mask, "query_mask": inputs["mask"], "causal": layer.causal, "heads": layer.heads,
+                       "backend": backend}
             if layer.score == "additive":
                 context, cache = attend_additive(q, k, v, state["score_weight"], **options)
             else:
@@ -489,8 +491,8 @@ def ours_with_its_weights(theirs, C, H):
 
 @pytest.mark.peers
 def test_attention_without_a_mask_looks_at_padding_and_over_one_step_it_hides_the_covariate():
-    """The example has no mask: of the weights of shorter rows more than a quarter stands on padding to 7, and more
-    than three quarters on padding to 30 steps.  It weighs steps, not covariates: at T = 1 the covariate has no effect.
+    """The example has no mask: in the shorter rows more than a quarter of the weight stands on padding to 7 steps, and
+    more than three quarters on padding to 30.  It weighs steps, not covariates: at T = 1 the covariate has no effect.
     With the same weights and a mask each row is as if it were alone."""
     torch = torch_or_skip()
     rng = np.random.default_rng(1)

@@ -65,14 +65,16 @@ for name, row in (("score", scores), ("exp(score)", exps), ("weight", p)):
     print(f"{name:11s}" + "".join(f"{number:9.3f}" for number in row))
 print(f"context    {p @ v[:, 0]:9.3f}")
 
-context, cache = attention.attend(q[None, None], k[None], v[None], scale=1)
+context, cache = attention.attend(q[None, None], k[None], v[None], scale=1, backend="reference")
 assert largest(context[0, 0] - p @ v) < 1e-12
 assert largest(attention.attention_weights(cache)[0, 0, 0] - p) < 1e-12
 
 # %% [markdown]
 # Key 2 answers best and gets two thirds of the weight; the context lies between the values, nearest to 60.
-# `attention.attend` of the library says the same.  Add 100 to all scores, and nothing changes, since exp(100) stands
-# above and below the line.  A program subtracts the largest score for that reason: then no exponential is above 1.
+# `attention.attend` of the library says the same.  (Its backend "reference" is plain NumPy, and can be read in
+# `minilstm/attention/reference.py`; "cpu" is compiled, which takes some seconds on the first use.)  Add 100 to all
+# scores, and nothing changes, since exp(100) stands above and below the line.  A program subtracts the largest score
+# for that reason: then no exponential is above 1.
 #
 # ## 2. Three ways to score, and several heads
 #
@@ -92,8 +94,8 @@ for name, scores in ways.items():
     p /= p.sum()
     print(f"{name:14s}" + "".join(f"{number:9.3f}" for number in p))
     arrays = q[None, None], k[None], v[None]
-    _, cache = (attention.attend_additive(*arrays, w) if name == "additive" else
-                attention.attend(*arrays, scale=1 if name == "dot product" else None))
+    _, cache = (attention.attend_additive(*arrays, w, backend="reference") if name == "additive" else
+                attention.attend(*arrays, scale=1 if name == "dot product" else None, backend="reference"))
     assert largest(attention.attention_weights(cache)[0, 0, 0] - p) < 1e-12
 
 # %% [markdown]
@@ -107,7 +109,7 @@ for name, scores in ways.items():
 # Let the A numbers in q and in k be independent, with mean 0 and variance 1.  Then q . k is a sum of A products, each
 # with variance 1, so its variance is A.  In a wide layer the scores are large only because there are many columns.  The
 # softmax of large scores is nearly all on one key, and there it is flat: the derivative of a weight is p * (1 - p).
-# Dividing by sqrt(A) brings the variance back to 1.  Sixteen keys, 2000 draws:
+# Dividing by sqrt(A) brings the variance back to 1.  Sixteen keys, 500 draws:
 
 # %%
 WIDTHS = (4, 16, 64, 256, 1024)
@@ -116,8 +118,8 @@ table = {}
 for scaled in (False, True):
     print(f"\n{'scaled' if scaled else 'not scaled':12s} A   deviation of scores   largest weight   p (1 - p) of it")
     for A in WIDTHS:
-        q, k = rng.standard_normal((2000, 1, A)), rng.standard_normal((2000, 16, A))
-        _, cache = attention.attend(q, k, k[:, :, :1], scale=None if scaled else 1)
+        q, k = rng.standard_normal((500, 1, A)), rng.standard_normal((500, 16, A))
+        _, cache = attention.attend(q, k, k[:, :, :1], scale=None if scaled else 1, backend="reference")
         p = attention.attention_weights(cache)[:, 0, 0].max(axis=1)
         deviation = (q @ k.transpose(0, 2, 1)).std() / (np.sqrt(A) if scaled else 1)
         table[scaled, A] = p.mean(), (p * (1 - p)).mean()
@@ -151,7 +153,7 @@ dv, dp = np.outer(p, dy), v @ dy
 ds = p * (dp - y @ dy)
 dq, dk = ds @ k, np.outer(ds, q)
 
-_, cache = attention.attend(q[None, None], k[None], v[None], scale=1)
+_, cache = attention.attend(q[None, None], k[None], v[None], scale=1, backend="reference")
 for ours, theirs in zip((dq[None], dk, dv), attention.attend_backward(cache, dy[None, None])):
     assert largest(ours - theirs[0]) < 1e-12
 print(f"\nds = {ds.round(4)}, and it sums to {abs(ds.sum()):.0e}: more for one key is less for the others")
@@ -441,7 +443,7 @@ def plus_minus(n, seed):
     return x.astype("float32"), target.astype("float32"), mask
 
 
-x, target, mask = plus_minus(2048, seed=0)
+x, target, mask = plus_minus(1024, seed=0)
 new_x, new_target, new_mask = plus_minus(512, seed=1)
 marks = np.where(new_mask[:, :, None], new_x[:, :, :2], 0)
 print("\nplus and minus: error on new sequences, as a part of the variance; weight of each head on + and -; by seed")
@@ -450,7 +452,7 @@ for heads, seeds in ((0, 1), (1, 3), (2, 3)):
     for seed in range(seeds):
         layer = AttentionPooling(3, 8 * heads, heads=heads, seed=seed) if heads else minilstm.Pooling("mean")
         model = minilstm.Sequential(layer, minilstm.Linear(3 * max(1, heads), 1, seed=seed))
-        minilstm.fit(model, x, target, mask, epochs=40, batch_size=64, optimizer=minilstm.Adam(0.03), seed=seed,
+        minilstm.fit(model, x, target, mask, epochs=30, batch_size=64, optimizer=minilstm.Adam(0.03), seed=seed,
                      progress=False)
         y, _ = model.forward(new_x, new_mask)
         errors[heads, seed] = np.mean((y - new_target) ** 2) / np.mean(new_target ** 2)
