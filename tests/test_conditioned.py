@@ -251,10 +251,13 @@ def test_interaction_is_the_mixed_difference():
     (FiLM(2, 3), {"x": [1]}, TypeError, "x: expected a NumPy array, got list"),
     (FiLM(2, 3), {"condition": np.ones((3, 3))}, ValueError, r"condition: expected B > 1 rows.*, got float64 \(3, 3\)"),
     (FiLM(2, 3), {"mask": np.eye(4, dtype=bool)}, ValueError, "mask: expected two neighbouring rows with a real step"),
+    (FiLM(2, 3), {"condition": np.ones((4, 3))}, ValueError, "condition: expected rows that differ, got 4 times"),
+    (FiLM(2, 3), {"x": np.ones((4, 4, 2))}, ValueError, "x: expected rows that differ, got 4 times the same"),
 ])
 def test_interaction_says_what_it_cannot_compare(model, change, error, words):
+    x, condition = np.arange(32.0).reshape(4, 4, 2), np.arange(12.0).reshape(4, 3)
     with pytest.raises(error, match=words):
-        check_interaction(model, **({"x": np.ones((4, 4, 2)), "condition": np.ones((4, 3))} | change))
+        check_interaction(model, **({"x": x, "condition": condition} | change))
 
 
 # --------------------------------------------------------------------------------------------- in models, and in files

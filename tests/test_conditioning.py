@@ -103,6 +103,16 @@ def test_where_there_is_no_x_the_target_says_which_steps_there_are():
     assert np.allclose(model.params["weight"], [2, -3], atol=1e-2)
 
 
+class Forgets(minilstm.Linear):
+    """A layer that takes a mask and does not say so."""
+
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def forward(self, x, mask=None, *, cache=True):
+        return super().forward(x, cache=cache)
+
+
 @pytest.mark.parametrize("change, error, words", [
     ({"x": {"condition": np.ones((3, 1), "float32")}}, ValueError,
      r"condition: expected .* \(N=64,...\), got float32 \(3, 1\)"),
@@ -111,12 +121,17 @@ def test_where_there_is_no_x_the_target_says_which_steps_there_are():
     ({"x": {"x": np.zeros((64, 9, 1), "float32")}}, ValueError, "target: expected 3 axes, .* as in x, got"),
     ({"x": {"a": np.zeros((64, 9), "float32")}, "mask": np.ones((64, 9), bool)}, ValueError,
      r"mask: expected 2 axes, .* as in target, got bool \(64, 9\)"),
+    ({"target": np.zeros((64, 5), "float32")}, ValueError, "target: expected 3 axes, .*; .* or says pools = True"),
+    ({"model": Forgets(), "mask": np.ones((64, 5), bool)}, ValueError, "mask: Forgets .* say takes_mask = True"),
+    ({"model": minilstm.Pooling("last")}, ValueError, "model: expected one with parameters, got a Pooling without"),
+    ({"model": minilstm.Sequential(minilstm.Linear(1, 1), minilstm.Pooling("last")),
+      "target": np.zeros(64, "float32")}, ValueError, r"target: expected 2 axes, \(N,...\), .*target\[:, None\] gives"),
     ({"x": {"training": np.zeros((64, 9), "float32")}}, ValueError, "x: expected a dict without training"),
 ])
 def test_inputs_that_do_not_fit_together_are_named(change, error, words):
     x, _, target = sign_task(np.random.default_rng(5))
     with pytest.raises(error, match=words):
-        minilstm.fit(Scaled(1, 1), **({"x": x, "target": target, "epochs": 1} | change))
+        minilstm.fit(**({"model": Scaled(1, 1), "x": x, "target": target, "epochs": 1} | change))
 
 
 def test_an_input_that_is_not_finite_is_named():

@@ -174,7 +174,8 @@ def test_missing_readings_are_zero_and_said_to_be_missing():
     w = spec.windows(table)
     assert w.inputs["past"][0].tolist() == [[0, 50, 0, 0, 1], [1, 51, 1.25, 1, 1], [2, 52, 0, 0, 1], [3, 0, 3.25, 1, 0]]
     assert w.target_mask.tolist() == [[True, True, False], [True, False, True], [False, True, True]]
-    assert w.target[0].tolist() == [[4, 54], [5, 55], [6, 0]]
+    assert w.target[0, :2].tolist() == [[4, 54], [5, 55]] and w.target[0, 2, 0] == 6 and np.isnan(w.target[0, 2, 1])
+    assert np.isfinite(w.target[w.target_mask]).all()
 
 
 # ---------------------------------------------------------------------------------------------------------- errors
@@ -246,6 +247,7 @@ def test_an_error_names_the_column_and_the_steps(call, error, text):
     ({"past": "sales"}, ValueError, "past: expected each name once, got 'sales', which is target too"),
     ({"target": ()}, ValueError, "target: expected one name or more, got none"),
     ({"past": [3]}, TypeError, r"past: expected a name or names, got \[3\]"),
+    ({"categories": ["day"]}, TypeError, r"categories: expected a dict name -> how many, got \['day'\]"),
     ({"categories": {"sales": 3}}, ValueError, "categories: expected some of .*'visitors', 'price'.*got 'sales'"),
     ({"categories": {"weekday": 0}}, ValueError, r"categories\['weekday'\]: expected a positive integer, got 0"),
     ({"missing": ["price"]}, ValueError, r"missing: expected some of \['sales', 'visitors'\], got 'price'"),

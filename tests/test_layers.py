@@ -418,3 +418,11 @@ def test_a_model_without_a_cache_says_the_same(backend):
     for layer in (model, *model.layers):
         with pytest.raises(TypeError, match="cache: expected True or False, got 1"):
             layer.forward(x[:, :, :1].repeat(layer.input_size, axis=2), cache=1)
+
+
+def test_a_model_prints_how_it_is_built():
+    model = minilstm.Sequential(minilstm.GRU(2, 3, seed=5), minilstm.Pooling("last"), minilstm.Linear(3, 1, bias=False))
+    first, *lines, last = str(model).splitlines()
+    assert (first, last, lines[1]) == ("Sequential(", ")", "    Pooling(how='last'),")
+    assert lines[0].startswith("    GRU(input_size=2, hidden_size=3, num_layers=1, bidirectional=False, ")
+    assert lines[2] == "    Linear(input_size=3, output_size=1, bias=False),"

@@ -234,3 +234,8 @@ def test_flipped_bytes_give_the_documented_exception_or_a_model(saved):
             raise AssertionError(f"seed {seed}, turn {turn}: {bytes(content)}") from error
         assert time.perf_counter() - start < 2, f"seed {seed}, turn {turn}: {bytes(content)}"
     assert refused > 500
+
+
+def test_what_is_no_layer_is_named(tmp_path):
+    with pytest.raises(TypeError, match="layer: expected a Layer, after the path, got str"):
+        minilstm.save(minilstm.Linear(1, 1), str(tmp_path / "model"))

@@ -46,8 +46,8 @@ def check_interaction(model, x, condition, mask=None):
     x           (B,T,...), condition (B,...), B > 1: rows that differ
     mask        (B,T) bool or None.  Steps are compared where both sequences are real
 
-    Raises ValueError where there are no two rows to compare, or for a model that takes no condition; TypeError for
-    other kinds of array."""
+    Raises ValueError where there are no two rows to compare, or in which nothing differs, or for a model that takes no
+    condition; TypeError for other kinds of array."""
     if not model.takes_condition:
         raise ValueError(f"model: expected one that takes a condition, got {type(model).__name__}")
     for name, array in (("x", x), ("condition", condition)):
@@ -55,6 +55,8 @@ def check_interaction(model, x, condition, mask=None):
             raise TypeError(f"{name}: expected a NumPy array, got {describe(array)}")
         if len(array) < 2 or len(array) != len(x):
             raise ValueError(f"{name}: expected B > 1 rows, in x as in condition, got {describe(array)}")
+        if np.array_equal(array, np.roll(array, 1, axis=0), equal_nan=array.dtype.kind == "f"):
+            raise ValueError(f"{name}: expected rows that differ, got {len(array)} times the same: that says nothing")
     model = model.astype("float64")
     x, condition = (array.astype("float64") if array.dtype.kind == "f" else array for array in (x, condition))
     mask = np.ones(x.shape[:2], bool) if mask is None else mask

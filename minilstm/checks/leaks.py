@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import natural
+from ..arguments import describe, natural
 
 CHANGES = ("redrawn", "raised", "lowered")
 
@@ -66,6 +66,11 @@ def check_leaks(forecast, spec, table, steps, *, seed=0):
     seed        of the changes
 
     Raises ValueError if there is nothing ahead that could be changed, or if two calls with one table differ."""
+    if not callable(forecast):
+        raise TypeError(f"forecast: expected a function (table, t) -> array, such as model.forecast, "
+                        f"got {describe(forecast)}")
+    if not isinstance(steps, (list, tuple, range, np.ndarray)):
+        raise TypeError(f"steps: expected a list of steps, got {describe(steps)}")
     steps, rng = [natural("steps", t) for t in steps], np.random.default_rng(natural("seed", seed))
     whole = {t: table for t in steps}
     if any(_moved(forecast(table, t), forecast(table, t)) for t in steps):

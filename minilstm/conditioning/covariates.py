@@ -30,7 +30,7 @@ ROLES = ("target", "past", "known", "static")
 class CovariateWindows(NamedTuple):
     """What a Forecaster is trained on: fit(model, w.inputs, w.target, loss_mask=w.target_mask, ...)."""
     inputs: dict                # of arrays, as ``CovariateSpec.inputs_at`` has them
-    target: np.ndarray          # (N,K,targets), 0 where it is missing
+    target: np.ndarray          # (N,K,targets), NaN where it is missing: a loss that reads it shows
     target_mask: np.ndarray     # (N,K) bool: all targets of the step are there
     series: np.ndarray          # (N,) which series of the table
     step: np.ndarray            # (N,) t, the last step that a forecast has seen
@@ -66,6 +66,8 @@ class CovariateSpec:
                 self.roles[name] = role
         if not self.of("target"):
             raise ValueError("target: expected one name or more, got none")
+        if not isinstance(categories or {}, dict):
+            raise TypeError(f"categories: expected a dict name -> how many, got {categories!r}")
         self.categories = {name: positive(f"categories[{name!r}]", V) for name, V in (categories or {}).items()}
         self.missing = tuple(dict.fromkeys(_names("missing", missing)))
         _check_among("categories", self.categories, [name for name, role in self.roles.items() if role != "target"])
@@ -223,7 +225,8 @@ class CovariateSpec:
 
     def _target(self, one, t):
         read = [one.steps(name, t, self.ahead) for name in self.of("target")]
-        return np.stack([value for value, _ in read], axis=2), np.all([there for _, there in read], axis=0)
+        return (np.stack([np.where(there, value, value.dtype.type(np.nan)) for value, there in read], axis=2),
+                np.all([there for _, there in read], axis=0))
 
 
 def _symbols(offsets):

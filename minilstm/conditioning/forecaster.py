@@ -56,6 +56,8 @@ class Forecaster(Layer):
 
     def __init__(self, spec, hidden_size, *, embedding_size=4, num_layers=1, dtype="float32", backend="cpu", seed=0):
         super().__init__(dtype, one_of("backend", backend, ("reference", "cpu")))
+        if not isinstance(spec, (CovariateSpec, dict)):
+            raise TypeError(f"spec: expected a CovariateSpec, or its arguments() as a dict, got {describe(spec)}")
         self.spec = spec if isinstance(spec, CovariateSpec) else CovariateSpec(**spec)
         self.columns = self.spec.columns()
         self.hidden_size = positive("hidden_size", hidden_size)

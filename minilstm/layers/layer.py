@@ -47,6 +47,11 @@ class Layer:
         self.params = {}
         self.grads = {}
 
+    def __repr__(self):
+        """How it is built."""
+        arguments = getattr(self, "arguments", dict)()
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+
     def children(self):
         """The layers inside this one, dict name -> Layer."""
         return {}

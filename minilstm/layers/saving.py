@@ -23,6 +23,7 @@ from ..arguments import dtype_of, natural, one_of
 from .attention import Attention, AttentionPooling
 from .embedding import Embedding
 from .gru_d import GRUD
+from .layer import Layer
 from .linear import BACKENDS, Linear
 from .lstm import LSTM
 from .one_state import GRU, RNN
@@ -45,6 +46,8 @@ def save(path, layer):
     complete or it is not there: it is written beside its place and renamed when it is on the disk.  A link
     is followed.  Raises TypeError or ValueError for what ``load`` could not read: a layer of another class or dtype, a
     parameter of another shape; OSError where the file cannot be written."""
+    if not isinstance(layer, Layer):
+        raise TypeError(f"layer: expected a Layer, after the path, got {type(layer).__name__}")
     for _, owner in layer.walk():
         dtype_of("layer", owner.dtype)
         for name in owner.params:
@@ -101,7 +104,8 @@ def _describe(layer, known):
         return {"type": "Sequential", "layers": [_describe(child, known) for child in layer.layers]}
     if type(layer) not in TYPES.values():
         known_types = ", ".join([*sorted(TYPES), "Sequential"])
-        raise TypeError(f"layer: expected one of {known_types}, got {type(layer).__name__}")
+        raise TypeError(f"layer: expected one of {known_types}, got {type(layer).__name__}; of a class of your "
+                        "own keep the state_dict()")
     if id(layer) in known:
         return {"same_as": known[id(layer)]}
     known[id(layer)] = len(known)

@@ -45,6 +45,9 @@ class Sequential(Layer):
         self.input_size = getattr(layers[0], "input_size", None)
         self.output_size = getattr(layers[-1], "output_size", None)
 
+    def __repr__(self):
+        return "\n".join(["Sequential(", *(f"    {layer!r}," for layer in self.layers), ")"])
+
     def children(self):
         return {str(k): layer for k, layer in enumerate(self.layers)}
 
@@ -61,7 +64,8 @@ class Sequential(Layer):
         given = {name: array for name, array in given.items() if array is not None}
         if self.takes_condition != ("condition" in given) or given and not self.takes_condition:
             expected = "an array, which a layer of this model takes" if self.takes_condition else "none in this model"
-            raise ValueError(f"condition: expected {expected}, got {', '.join(given) or None}")
+            cure = "; pass it by its name, condition=" if self.takes_condition and mask is not None else ""
+            raise ValueError(f"condition: expected {expected}, got {', '.join(given) or None}{cure}")
         draw = number_of_draw(training, draw, self.counter)
         if mask is not None and not self.takes_categories:
             x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))

@@ -1,4 +1,5 @@
 """The training loop: shuffle, batch, forward, loss, backward, clip, step."""
+import inspect
 import math
 
 import numpy as np
@@ -65,6 +66,11 @@ def _checked(model, inputs, data):
     """Do the arrays fit together?  -> what counts of the target: steps (N,T) bool, or sequences (N,)."""
     if own := sorted(inputs.keys() & {"training", "draw", "cache", *(("mask",) if model.takes_mask else ())}):
         raise ValueError(f"x: expected a dict without {', '.join(own)}, which fit passes itself")
+    if not model.walk():
+        raise ValueError(f"model: expected one with parameters, got a {type(model).__name__} without: children() names "
+                         "the layers inside")
+    if data["mask"] is not None and not model.takes_mask and "mask" in inspect.signature(model.forward).parameters:
+        raise ValueError(f"mask: {type(model).__name__} would not get it: its class has to say takes_mask = True")
     leader = "x" if "x" in inputs else "target"         # whose N and T the others must have
     data = {leader: (inputs | data)[leader]} | data
     for name, array in data.items():
@@ -76,8 +82,9 @@ def _checked(model, inputs, data):
         times = 1 if model.pools and leader == "target" else times
         if array is not None and (array.ndim != len(axes) or array.shape[:times] != data[leader].shape[:times]
                                   or len(array) == 0):
-            raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0 and N and T as in "
-                             f"{leader}, got {describe(array)}")
+            raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0, and "
+                             f"{' and '.join(axes[:times])} as in {leader}, got {describe(array)}"
+                             f"{_cure(name, array, axes, model)}")
     target, mask, loss_mask = data["target"], data["mask"], data["loss_mask"]
     for name, array in inputs.items():
         if not isinstance(array, np.ndarray) or array.shape[:1] != target.shape[:1]:
@@ -87,6 +94,14 @@ def _checked(model, inputs, data):
     if mask is not None:
         counts = mask.any(axis=1) if model.pools else mask
     return counts if loss_mask is None else counts & loss_mask
+
+
+def _cure(name, array, axes, model):
+    if name == "target" and array.ndim == len(axes) - 1 == 1:
+        return "; target[:, None] gives (N,) numbers an axis of one feature"
+    if name == "target" and array.ndim == 2 and not model.pools:
+        return "; a model with one output a sequence has a layer that pools, or says pools = True"
+    return ""
 
 
 def _why(inputs, target, counts):
