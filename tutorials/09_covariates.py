@@ -29,7 +29,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import minilstm
-from minilstm.checks.leaks import check_leaks
+from minilstm.checks import check_leaks
 from minilstm.conditioning import CovariateSpec, Forecaster
 
 started = time.perf_counter()
@@ -113,10 +113,12 @@ except ValueError as error:
 #
 # ## 3. The best forecast that there is
 #
-# Everything here is a sum of random numbers, each times something.  So with the covariances of all that is seen and of
-# all that is to be forecast, the best forecast is a weighted sum of what is seen, and its error is known before a
-# single forecast is made.  The covariances come from the simulation itself: fed with 1 in one place and 0 elsewhere, it
-# tells what that one random number does to every step.
+# Everything here is a sum of random numbers, each times something.  How far two such sums move together is their
+# *covariance*: the mean of their product, as both have mean 0.  (Of a sum with itself it is the variance.)  With the
+# covariances of all that is seen and of all that is to be forecast, the best forecast is a weighted sum of what is
+# seen, and its error is known before a single forecast is made.  The covariances come from the simulation itself: fed
+# with 1 in one place and 0 elsewhere, it tells what that one random number does to every step; and the covariance of
+# two sums is the sum, over all random numbers, of what each does to the one times what it does to the other.
 
 
 # %%
@@ -188,6 +190,10 @@ assert max(off) < 1e-9
 # might mislead an LSTM.  We shall see.  (The class that it offers in its place takes the number of covariates for the
 # number of categories.  It stops at numbers, and at whole numbers as well, unless there are as many covariates as
 # steps; then it runs, and shows each covariate to the network at one step only.)
+#
+# For training, `spec.windows` cuts the table into windows: w.inputs and w.target, and w.target_mask, which says at
+# which steps the target is there.  As `loss_mask` it tells `fit` which errors count.  Here nothing is missing, and all
+# of them do.
 
 
 # %%
@@ -243,13 +249,13 @@ for name, spec in SPECS.items():
           + " and ".join(f"{one:.1f}" for one in table[name]), flush=True)
 print("  (sales alone: the best weighted sum)")
 average = {name: best(spec)[1].mean() for name, spec in SPECS.items()}
-assert all(-0.5 < one < 8 for found in table.values() for one in found)
+assert all(-0.5 < one < 5.5 for found in table.values() for one in found)
 assert min(average["without the discount"], average["the discount up to now"]) > 2 * average["everything"]
 assert average["without the size"] == min(average[name] for name in SPECS if name != "everything")
 
 # %% [markdown]
-# What the covariates say, and when, decides nearly everything.  What the network does with it decides a few percent: in
-# no line is the excess more than 8, although all covariates are just put side by side.
+# What the covariates say, and when, decides nearly everything.  What the network does with it decides a few percent:
+# the largest excess is about 5, although all covariates are just put side by side.
 #
 # * Without the discount of the days ahead the best possible error is more than twice that of *everything*, whether the
 #   past discounts are known or not.  **Known ahead** is the point.  What discounts did in the past is in the sales
@@ -298,6 +304,13 @@ for name, forecast in (("everything", models["everything"][0].forecast),
     assert report.ok == (name == "everything")
 
 # %% [markdown]
+# How to read this: `from step` is the first step of a column that a forecast after t may not read.  From there on the
+# column was changed in three ways: *redrawn*, other numbers like those that stood there; *raised*, far above all that
+# ever occurs; *lowered*, far below.  (For the day, which is a category, it is other kinds of days each time.)  The
+# numbers say how far the forecasts moved at most; 0 is the same to the bit.  *Uses its last step* turns the question
+# round: do they move if the last step changes that they may read?  A "no" would say that a column comes a step late, or
+# is not read at all.  And in the last line the steps ahead are not changed, but cut off, as they are on the day.
+#
 # Other sales from t+1 on move the forecast that was made after t: a leak.  What would have happened on the day?  There
 # is no sale of tomorrow, so the trend of today can only be an average of two days.  The network has learnt to rely on
 # what it now does not get:
@@ -371,13 +384,13 @@ shop = np.flatnonzero(likely)[np.argmax((known - unknown).min(axis=1)[likely])] 
 here = {name: column[shop:shop + 1] for name, column in test.items()}
 days, low = np.arange(1 - HISTORY, HORIZON + 1), here["sales"].min() - 1.2
 example.plot(days, here["sales"][0], "o-", color=BLACK, lw=1.5, ms=4, label="sales")
-example.bar(days, here["discount"][0] * 0.25, bottom=low, color=GREY, alpha=0.6, label="discount (from its mean)")
+example.bar(days, here["discount"][0] * 0.25, bottom=low, color=GREY, alpha=0.6, label="discount, from its mean")
 for name in ("without the discount", "the discount up to now", "everything"):
     example.plot(days[HISTORY:], forecasts(models[name][0], here)[0], "o-", color=LOOKS[name], lw=2, ms=4, label=name)
 example.axvline(0.5, ymax=0.78, color=BLACK, lw=1)
 example.set(title="A discount that the past does not show", xlabel="steps from t", xlim=(-12, 5),
             ylim=(low - 0.8, here["sales"].max() + 2))
-example.legend(frameon=False, loc="upper left", ncols=2)
+example.legend(frameon=False, loc="upper left", ncols=2, fontsize=9, columnspacing=1)
 
 for name, color in LOOKS.items():
     by_step.plot(range(1, HORIZON + 1), best(SPECS[name])[1], color=color, lw=2, label=name)

@@ -30,8 +30,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 import minilstm
-from minilstm import masking, sequences
-from minilstm.layers import AttentionPooling
+from minilstm import AttentionPooling, masking, sequences
 
 started = time.perf_counter()
 folder = Path(__file__).parent if "__file__" in globals() else Path(".")
@@ -211,15 +210,16 @@ for steps in PADDED_TO:
 for name, found in losses.items():
     print(f"  loss, {name:28s} " + "".join(f"{loss:8.4f}" for loss in found))
 print("  gradient of the first, off by      " + "".join(f"{off:8.2f}" for off in gradient_off))
-assert losses["all steps count"][-1] < 0.4 < 0.9 < min(losses["real steps count"])
+assert losses["all steps count"][-1] < 0.5 * losses["all steps count"][0]
+assert abs(losses["all steps count"][-1] / losses["real steps count"][-1] - 0.25) < 0.02
 assert np.ptp(losses["real steps count"]) < 1e-14 and min(gradient_off) > 0.1
 
 # %% [markdown]
-# The network is the same in all columns, and so are the data.  Yet its loss falls to a third, since there are ever more
-# steps at which nothing is asked.  A loss that depends on the padding cannot be compared with another one: not across
-# batches, not across data sets, not with the error of a constant.  The masked mean is one number.  (The gradient is
-# compared after it was divided by the share of real steps, so that its size is not held against it.  The rest is what
-# the network learns about made-up steps.)
+# The network is the same in all columns, and so are the data.  Yet its loss falls by more than half, to a quarter of
+# the true one, since there are ever more steps at which nothing is asked.  A loss that depends on the padding cannot be
+# compared with another one: not across batches, not across data sets, not with the error of a constant.  The masked
+# mean is one number.  (The gradient is compared after it was divided by the share of real steps, so that its size is
+# not held against it.  The rest is what the network learns about made-up steps.)
 #
 # There is a small case where the harm can be computed.  Let a model have one number to learn, a constant, for targets
 # around 5.  The best constant is their mean.  If padded steps count, the best one is the mean over all steps, zeros
@@ -338,7 +338,7 @@ def pooling(how):
 fresh_x, fresh_mask, fresh_target = fresh(1, 5, 25)
 more = ((0, 0), (0, 35), (0, 0))
 models, cost = {}, {}
-print("\nerror, of that of a constant; seeds 0, 1, 2    padded as in training      35 more steps of padding")
+print("\nerror / error of a constant; seeds 0, 1, 2     padded as in training      35 more steps of padding")
 for task, how in (("last number", "last"), ("mean", "mean"), ("largest", "max")):
     for given in ("no mask", "mask"):
         of_task = [trained(task, pooling(how), seed, train_mask if given == "mask" else None) for seed in SEEDS]
@@ -350,14 +350,16 @@ for task, how in (("last number", "last"), ("mean", "mean"), ("largest", "max"))
               + "".join(f"{e:9.3f}" for e in longer))
         assert given == "no mask" or as_trained == longer
 assert min(cost["last number", "no mask"][0]) > 0.2 > 0.01 > max(cost["last number", "mask"][0])
-assert min(cost["mean", "no mask"][0]) > 2 * max(cost["mean", "mask"][0]) and min(cost["mean", "no mask"][1]) > 0.3
+assert min(cost["mean", "no mask"][0]) > 2 * max(cost["mean", "mask"][0]) and min(cost["mean", "no mask"][1]) > 0.4
+assert 0.9 < max(cost["mean", "no mask"][1]) < 1.3
 assert max(cost["largest", "no mask"][0]) < 0.1
 
 # %% [markdown]
 # * **Last.**  Without a mask it learns little: the answer must be carried over all the zeros.  (Tutorial 5, part 10,
 #   has more on this, and on padding in front.)
 # * **Mean.**  It does learn, with several times the error.  But what it has learned holds for padding as in training:
-#   what was right with T steps is wrong with another T.  With 35 more steps it is about as bad as a constant.
+#   what was right with T steps is wrong with another T.  With 35 more steps it is from half as bad to as bad
+#   as a constant.
 # * **Maximum.**  This head minds the least: made-up steps do nothing, unless one of them is the largest.
 #
 # With the mask the errors are small, and the same to the bit for any padding.
@@ -393,7 +395,7 @@ def short(number):
 
 
 for name in LENGTHS:
-    print(f"\nerror on {name}; of that of a constant; seeds 0, 1, 2\n" + 10 * " "
+    print(f"\nerror on {name} / error of a constant; seeds 0, 1, 2\n" + 10 * " "
           + "".join(f"{task:>18s}" for task in TASKS))
     for head in HEADS:
         print(f"{head:10s}" + "".join(f"{short(e):>6s}" for task in TASKS for e in errors[name, head, task]))
@@ -402,7 +404,14 @@ FITTING = {"last number": "last", "mean": "mean", "largest": "max", "how many > 
 of_60 = {(head, task): np.median(errors["60 steps", head, task]) for head in HEADS for task in TASKS}
 for task, own in FITTING.items():
     assert of_60[own, task] < min(of_60[head, task] for head in HEADS if head != own), task
+for head in ("last", "max", "attention"):
+    assert max(max(errors[name, head, "marker there?"]) for name in LENGTHS) < 0.005
 of_25 = {key[1:]: found for key, found in errors.items() if key[0] != "60 steps"}
+longer = {task: of_60[own, task] / np.median(of_25[own, task]) for task, own in FITTING.items()}
+print("\nmedian error of the head of the task's form, 60 steps against 5 to 25, times:\n  "
+      + ", ".join(f"{task} {ratio:.1f}" for task, ratio in longer.items()))
+assert max(longer[task] for task in ("last number", "mean", "number at marker")) < 1.3
+assert min(longer["largest"], longer["how many > 0"]) > 2
 assert max(max(of_25[head, task]) for head in ("last", "attention") for task in TASKS) < 0.1
 assert min(of_25["mean", "last number"]) > 0.5
 for task in ("last number", "mean", "largest"):
@@ -422,9 +431,13 @@ for task in ("last number", "mean", "largest"):
 # The second table shows why this matters.  A network that was made to do by itself what the head could have done has
 # learned it for the lengths that it has met.  At 60 steps the last state fails to say the mean, the largest number, and
 # above all how many numbers there were; attention fails to say the last number, since a softmax cannot tell which step
-# is the last.  The head that has the task's form goes on as before.  (The errors of "how many"
-# are this large since a constant for 60 steps is a good answer, and the networks are far beyond what they have seen.
-# The sum, too, is off: each step says nearly what it should, and 60 small errors add up.)
+# is the last.  The head that has the task's form is the best of the five.  The last state, the mean and attention go on
+# as before, each with its own task, or better.  The maximum and the sum have several times the error that they had: the
+# sum since each step says nearly what it should, and 60 small errors add up.  (All errors of "how many" are this large
+# since a constant for 60 steps is a good answer, and the networks are far beyond what they have seen.)
+#
+# For *marker there?* no head is best.  The last state, the maximum and attention all solve it, at either length, and
+# each for a good reason: remember it, look for the largest, look at that step.  So no cell of its column is framed.
 #
 # So: let the head have the form of the question.  *What now?* is a question for the last state; *on the whole?* for
 # the mean; *ever?* for the maximum; *how many, how much?* for the sum; *what was at the place that ...?* for
@@ -456,7 +469,8 @@ for (name, found), color, text, height in zip(last_off.items(), (ORANGE, BLACK, 
 last_axes.set(title="The last state", xlabel="padded to, steps", ylabel="off by, of its length", ylim=(-0.05, 1.2))
 
 for aside, half, color, text in ((-0.2, 0, BLUE, "forward half"), (0.2, 1, ORANGE, "backward half")):
-    half_axes.bar(np.arange(3) + aside, [off[half] for off in half_off.values()], width=0.4, color=color)
+    bars = half_axes.bar(np.arange(3) + aside, [off[half] for off in half_off.values()], width=0.4, color=color)
+    half_axes.bar_label(bars, fmt="%.2f", color=color, fontsize=8)
     half_axes.text(2.5, 0.75 - 0.1 * half, text, ha="right", color=color, fontsize=9)
 half_axes.set_xticks(range(3), ["y[:, -1]", "y[:, 0]", "ends"])
 half_axes.set(title="Bidirectional", ylabel="off by, of its length", ylim=(0, 1.2))
@@ -475,7 +489,7 @@ for place, (task, given) in enumerate(cost):
                        color=GREEN if given == "mask" else ORANGE)
 for left, task in zip(ticks[::2], ("last", "mean", "maximum")):
     cost_axes.text(left + 0.5, 3.2, task, ha="center", color=BLACK)
-cost_axes.set(title="The three heads, trained", yscale="log", ylim=(2e-4, 7), ylabel="error, of a constant's",
+cost_axes.set(title="The three heads, trained", yscale="log", ylim=(2e-4, 7), ylabel="error / error of a constant",
               xlabel="circles: padded as in training;\nsquares: 35 more steps")
 cost_axes.axhline(1, color=GREY, ls=":")
 cost_axes.set_xticks(ticks, ["no\nmask", "mask"] * 3, fontsize=8)

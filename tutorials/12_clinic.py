@@ -14,14 +14,18 @@
 # side).  Claims are told in our words.
 #
 # Each example is also put to a small task, once as written, once repaired.  (Where it raises an error as it stands,
-# that is mended first, and the section says how.)  In all tasks but one the best possible error is 0.  Errors are parts
-# of the error of a constant: 1 means that nothing was learned.
+# that is mended first, and the section says how.)  Errors are parts of the error of a constant: 1 means that nothing
+# was learned.  The best possible error is 0, but for two tasks: in S3E1 there is noise in the sales, and S1E1 as
+# written has random numbers for targets, so that 1 is the best.
 #
-# 1. Changing the input's shape (three examples)
-# 2. Zeroing input
-# 3. Linear layers behind an LSTM
-# 4. Conditions
-# 5. Covariates
+# S1E2 is example 2 of text 1.  The texts are counted from 0 to 4: conditions (S0), input dimensions (S1), zeroing (S2),
+# covariates (S3), linear layers (S4).  The sections take them in another order:
+#
+# 1. Changing the input's shape: S1E1, S1E2, S1E3
+# 2. Zeroing input: S2E1 to S2E3
+# 3. Linear layers behind an LSTM: S4E1 to S4E3
+# 4. Conditions: S0E1 to S0E3
+# 5. Covariates: S3E1 to S3E3
 # 6. The table
 #
 # Run it:  `python tutorials/12_clinic.py`.  It takes well under a minute, compiling the kernels on the first use
@@ -134,8 +138,9 @@ as_written = error(learned(head_on_last(2), x, noise).forward(fresh)[0], fresh_n
 # **Why.**  Nobody can foretell random targets; all there is to learn is their mean, and the loss falls until it is
 # learned.
 #
-# **Repair.**  A target that the features determine: how far they were apart at the last step.  And a check that needs
-# no training: a network that gets a second feature with weights of 0 for it must give the same bits as before.
+# **Repair.**  A target that the features determine: how far they were apart at the last step.  That is another task, so
+# the two errors of S1E1 do not compare like with like.  And a check that needs no training: a network that gets a
+# second feature with weights of 0 for it must give the same bits as before.
 
 # %%
 repaired = error(learned(head_on_last(2), x, x[:, -1, :1] - x[:, -1, 1:]).forward(fresh)[0],
@@ -352,8 +357,9 @@ assert as_written > 10 * whole and repaired < 1.5 * whole
 # **Claim.**  A sensor sometimes reads 0 when it has failed.  Multiplying by a mask of valid readings keeps these zeros
 # from misleading the network.
 #
-# **What happens.**  Readings are -1, 0 or 1; each may fail, with some sensors often and with
-# others seldom, and is 0 then.  The target is the mean of the valid ones.
+# **What happens.**  The text's own case: a failed reading is 0.  We take readings of -1, 0 or 1; each may fail, with
+# some sensors often and with others seldom, and is 0 then.  The target is the mean of the valid ones.  Which numbers
+# does the mask change?
 
 
 # %%
@@ -369,6 +375,7 @@ def readings(n, seed):
 x, valid, target = readings(512, 0)
 fresh_x, fresh_valid, fresh_target = readings(512, 1)
 changed = np.count_nonzero(x * valid != x)
+print(f"\nS2E3  numbers that multiplying changes: {changed} of {x.size}")
 as_written = error(learned(head_on_last(1), x * valid, target).forward(fresh_x * fresh_valid)[0], fresh_target)
 
 # %% [markdown]
@@ -381,7 +388,6 @@ as_written = error(learned(head_on_last(1), x * valid, target).forward(fresh_x *
 told, fresh_told = (sequences.add_indicators(sequences.fill_zero(some, seen), seen)
                     for some, seen in ((x, valid), (fresh_x, fresh_valid)))
 repaired = error(learned(head_on_last(2), told, target).forward(fresh_told)[0], fresh_target)
-print(f"\nS2E3  numbers that multiplying changes: {changed} of {x.size}")
 record("S2E3", "does nothing in its own case", f"{changed} numbers change, error {as_written:.2f}",
        f"told what is valid: {repaired:.3f}", (as_written, repaired))
 assert changed == 0 and repaired < as_written / 2
@@ -478,7 +484,6 @@ def two_before(many):
     return sequences.pad([np.concatenate([np.zeros(2, "float32"), s[:-2]]) for s in many]).x
 
 
-model = minilstm.Sequential(minilstm.LSTM(1, 16), minilstm.Linear(16, 1))
 errors = []
 for mask, its in ((None, None), (train_mask, fresh_mask)):
     model = minilstm.Sequential(minilstm.LSTM(1, 16), minilstm.Linear(16, 1))
@@ -733,6 +738,7 @@ for T in (7, 3):
 net, other = lstm(rng, 15, 8), covariates.copy()
 other[:, 2] = (other[:, 2] + 1) % 3
 moves = np.abs(net.forward(np.concatenate([x, embedding.forward(other)[0]], axis=2))[0].y - net.forward(joined)[0].y)
+heard = np.flatnonzero(moves.any(axis=(0, 2)))[0]
 print("  covariate 2 changed: outputs at steps 0, 1, 2 move by up to", *moves.max(axis=(0, 2)).round(3))
 
 # %% [markdown]
@@ -772,9 +778,9 @@ repaired, without = forecast_error(spec), forecast_error(CovariateSpec("sales", 
 best = error((PHI[table["kind"]] * table["sales"][:, 22] + table["size"])[:, None, None], truth)
 print(spec)
 print(f"error without covariates {without:.3f}, with them {repaired:.3f}, of the formula itself {best:.3f}")
-record("S3E1", "raises, but for T = 3, then wrong", f"covariate 2 moves step 0 by {moves[:, 0].max():.0f}",
+record("S3E1", "raises, but for T = 3, then wrong", f"covariate 2 is first heard at step {heard}",
        f"error {repaired:.3f}, best possible {best:.3f}", (None, repaired))
-assert not moves[:, :2].any() and moves[:, 2].any() and best < repaired < 1.2 * best < without
+assert heard == 2 and best < repaired < 1.2 * best < without
 
 # %% [markdown]
 # ### S3E2. Attention with covariates
@@ -909,7 +915,8 @@ assert len(chart) == 15 and raised == 5
 #
 # ## The picture
 #
-# The error of each example on its task, as written and repaired; 1 is the error of a constant.
+# The error of each example on its task, as written and repaired; 1 is the error of a constant.  The two dots of S1E1
+# belong to two tasks: as written its targets are random numbers, and 1 is the best that can be had.
 
 # %%
 BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#999999", "#222222"          # told apart by every eye, and in print
@@ -934,11 +941,13 @@ shop = [example for example, *_ in chart].index("S3E1")
 axes.plot([best, best], [shop - 0.3, shop + 0.3], color=BLACK, lw=2)
 axes.text(best * 0.9, shop, "best possible", color=BLACK, ha="right", va="center", fontsize=9)
 axes.axvline(1, color=GREY, ls=":", zorder=0)
-axes.set(xscale="log", xlim=(FLOOR / 1.5, 3), ylim=(14.7, -0.7), xlabel="error on its task, of that of a constant",
+axes.set(xscale="log", xlim=(FLOOR / 1.5, 3), ylim=(14.7, -0.7), xlabel="error on its task / error of a constant",
          title="As written (orange), and repaired (green)")
 axes.set_yticks(range(15), [f"{example}  {NAMES[example]}" for example, *_ in chart])
 words.set(title="Verdict, and what was measured", xlim=(0, 1))
 words.axis("off")
+figure.supxlabel("S0 conditions, S1 input dimensions, S2 zeroing, S3 covariates, S4 linear layers.  S1E1 is two tasks: "
+                 "as written its targets are random numbers, where 1 is the best.", fontsize=9)
 axes.spines[["top", "right"]].set_visible(False)
 
 picture = folder / "pictures" / "12_clinic.png"

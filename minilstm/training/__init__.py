@@ -4,12 +4,12 @@ from .clipping import clip_global_norm
 from .fit import fit
 from .losses import mean_squared_error
 from .optimizers import Adam
-from .policy import Policy
+from .policy import Policy, log_softmax
 from .rewards import (
     Episodes, advantages, episode_chances, policy_gradient, policy_loss, reinforce, returns_to_go, rollout)
 from .t_maze import TMaze
 
 __all__ = [
     "Adam", "Episodes", "Policy", "TMaze", "advantages", "clip_global_norm", "episode_chances", "fit",
-    "mean_squared_error", "policy_gradient", "policy_loss", "reinforce", "returns_to_go", "rollout",
+    "log_softmax", "mean_squared_error", "policy_gradient", "policy_loss", "reinforce", "returns_to_go", "rollout",
 ]
