@@ -44,6 +44,19 @@ def same_bits(actual, expected):
     return actual.dtype == expected.dtype and actual.shape == expected.shape and actual.tobytes() == expected.tobytes()
 
 
+def trained(D, x, target, mask=None, *, how="last", epochs=20, seed=0, **options):
+    """An LSTM of 8 units over x (N,T,D), a Pooling and a Linear, after a short training for target (N,1)."""
+    net = minilstm.LSTM(D, 8, seed=seed, **options)
+    model = minilstm.Sequential(net, minilstm.Pooling(how), minilstm.Linear(net.output_size, 1, seed=seed))
+    minilstm.fit(model, x, target, mask, epochs=epochs, optimizer=minilstm.Adam(0.03), seed=seed, progress=False)
+    return model
+
+
+def part_of_constant(model, x, target, mask=None):
+    """The mean squared error of a model, as a part of that of the best constant: 1 means that nothing was learned."""
+    return np.square(model.forward(x, mask)[0] - target, dtype="float64").mean() / target.var(dtype="float64")
+
+
 KINDS = {                                   # every recurrent layer: its class, and the options that choose its cell
     "LSTM": (minilstm.LSTM, {}),
     "LSTM, peepholes": (minilstm.LSTM, {"peephole": True}),

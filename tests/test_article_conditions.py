@@ -20,7 +20,7 @@ from helpers import assert_close, same_bits
 from minilstm import attention
 from minilstm.checks import check_interaction, interaction
 from minilstm.conditioning import Conditioned
-from minilstm.sequences import pad
+from minilstm.sequences import pad, swap_time_batch
 
 B, T, D, C, H = 6, 10, 3, 4, 5          # all different: what fits by coincidence hides what is wrong
 
@@ -151,6 +151,25 @@ def test_as_it_is_written_each_sequence_reads_the_last_steps_of_those_before_it(
     other[:, :-1] += 1
     assert same_bits(model(other, condition), y)
     assert np.abs(model(x[::-1], condition[::-1])[::-1] - y).max() > 0.01
+
+
+def test_given_time_first_it_raises_unless_there_are_as_many_sequences_as_steps_and_then_all_rows_are_the_last_one():
+    """Then the walk is right, and [:, -1] takes the last sequence, at all its steps: row b is told of the state of the
+    last sequence after step b.  Whatever the other sequences are, no bit changes; the answers are off by more than a
+    tenth of the largest."""
+    (lstm, branch, head), (x, condition) = parts(), numbers()
+    model = branch_as_written(lstm, branch, head)
+    with pytest.raises(ValueError, match="must match exactly, but along dimension 0"):
+        model(swap_time_batch(x), condition)
+    x = x[:, :B].copy()                                                         # T == B
+    y, states = model(swap_time_batch(x), condition), lstm.forward(x)[0].y
+    behind = branch.forward(condition)[0]
+    wrong, right = (head.forward(np.concatenate([h, behind], axis=1))[0] for h in (states[-1], states[:, -1]))
+    assert_close(y, wrong, "same formulas, float64")
+    assert np.abs(y - right)[:-1].max() > 0.1 * np.abs(right).max()
+    other = x.copy()
+    other[:-1] += 1
+    assert same_bits(model(swap_time_batch(other), condition), y)
 
 
 def test_as_it_is_written_the_branch_only_adds():

@@ -446,6 +446,41 @@ def test_attending_to_the_sequence_with_the_condition_as_query_learns_what_it_na
     assert all(np.abs(g).max() > 0 for _, owner in model.walk() for g in owner.grads.values()), "every weight learns"
 
 
+def test_scores_over_all_steps_put_weight_on_padding_and_weigh_no_covariate():
+    """"How can I incorporate covariates into a PyTorch LSTM model?", example 2: v . tanh(W_h h_t + W_c c), a softmax
+    over all steps, and no mask.  Over 20 random nets: of rows of 3, 2 and 5 steps, padded to 7, more than a fifth of
+    the weight stands on padding, padded to 30 more than two thirds, and the context moves.  There is a weight for a
+    step and none for a covariate: with one step all covariates do nothing.  With the mask padding has weight 0, and
+    more of it changes nothing."""
+    H, C, lengths = 16, 2, np.array([3, 2, 5])
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        net = minilstm.LSTM(3, H, dtype="float64", seed=seed)
+        W_h, W_c, v = rng.uniform(-0.25, 0.25, (H, H)), rng.uniform(-0.25, 0.25, (H, C)), rng.random(H)
+
+        def example(x, c, mask=None):
+            h = net.forward(x, mask)[0].y
+            context, cache = attend_additive((c @ W_c.T)[:, None], h @ W_h.T, h, v, key_mask=mask)
+            return context[:, 0], attention_weights(cache)[:, 0, 0]
+
+        c, found = rng.normal(size=(3, C)), {}
+        x = np.where(np.arange(7)[:, None] < lengths[:, None, None], rng.normal(size=(3, 7, 3)), 0)
+        for T, least in ((7, 0.2), (30, 0.66)):
+            longer, mask = np.pad(x, ((0, 0), (0, T - 7), (0, 0))), np.arange(T) < lengths[:, None]
+            blind, weights = example(longer, c)
+            assert weights.shape == (3, T) and np.where(mask, 0, weights).sum(axis=1).min() > least
+            right, weights = example(longer, c, mask)
+            assert not weights[~mask].any()
+            found[T] = blind, right
+        assert np.abs(found[30][0] - found[7][0]).max() > 0.01
+        assert np.abs(found[7][0] - found[7][1]).max() > 0.01
+        assert_close(found[30][1], found[7][1], "same formulas, float64")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OneKeyWarning)
+            one, raised = (example(x[:, :1].copy(), covariates)[0] for covariates in (c, c + 10))
+        assert same_bits(one, raised)
+
+
 def as_written(torch, D, C, H):
     """"How can I incorporate covariates into a PyTorch LSTM model?", example 2, in its own words but for the dropout
     between layers, of which it has one."""

@@ -567,6 +567,41 @@ def test_a_static_covariate_is_a_bias_of_the_gates_whatever_the_number_of_steps(
             assert_close(y[n], expected[0], "same formulas, float64")
 
 
+def test_as_it_is_written_three_covariates_are_told_at_three_steps_one_each():
+    """The example in pieces.  One argument is the number of covariates and of categories; so numbers are refused, and
+    a fourth category is.  What is embedded, (B,3,10), stands where steps do: with any other number of steps it raises.
+    With three it runs, and covariate j is told at step j only: a sequence of two steps never hears of the last one.
+    Right, one vector of all three stands at every step, and the last one moves every output."""
+    rng = np.random.default_rng(14)
+    embedding = minilstm.Embedding(3, 10, dtype="float64")
+    net = trained_weights(rng, minilstm.LSTM(15, 8, dtype="float64"))
+    covariates = rng.integers(0, 3, (4, 3))
+    with pytest.raises(TypeError, match=r"x: expected integers \(B,T\) from 0 to 2, got float64 \(4, 3\)"):
+        embedding.forward(rng.normal(size=(4, 3)))
+    with pytest.raises(ValueError, match="from 0 to 2, got 3"):
+        embedding.forward(np.full((4, 3), 3))
+
+    def example(x, covariates, **given):
+        return net.forward(np.concatenate([x, embedding.forward(covariates)[0]], axis=2), **given)[0]
+
+    with pytest.raises(ValueError, match="must match exactly, but along dimension 1"):
+        example(rng.normal(size=(4, 7, 5)), covariates)
+    x, other = rng.normal(size=(4, 3, 5)), covariates.copy()
+    other[:, 2] = (other[:, 2] + 1) % 3
+    y, moved = example(x, covariates).y, example(x, other).y
+    assert same_bits(moved[:, :2], y[:, :2]) and (np.abs(moved - y)[:, 2].max(axis=1) > 1e-3).all()
+    short, short_moved = (example(x, c, lengths=[2] * 4).h_n for c in (covariates, other))
+    assert same_bits(short_moved, short)
+
+    wide = trained_weights(rng, minilstm.LSTM(5 + 3 * 10, 8, dtype="float64"))
+    for T in (1, 3, 7):                                             # right: all of them, at every step
+        x = rng.normal(size=(4, T, 5))
+        y, moved = (wide.forward(np.concatenate(
+            [x, np.repeat(embedding.forward(c)[0].reshape(4, 1, 30), T, axis=1)], axis=2))[0].y
+            for c in (covariates, other))
+        assert (np.abs(moved - y).max(axis=2) > 1e-6).all()
+
+
 @pytest.mark.peers
 def test_the_example_as_it_is_written_and_right():
     """One class of a popular answer takes the number of covariates for the number of categories, spreads static

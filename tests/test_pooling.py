@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import assert_close, masks, random_lstm, same_bits
+from helpers import assert_close, masks, part_of_constant, random_lstm, same_bits, trained
+from minilstm import sequences
 
 BACKENDS = ["reference", "cpu"]
 HOWS = ["last", "first", "ends", "mean", "sum", "max"]
@@ -65,6 +66,23 @@ def test_the_ends_of_a_bidirectional_net_are_its_final_states(backend):
     assert same_bits(ends, np.concatenate(list(out.h_n[0]), axis=1))
     last, _ = minilstm.Pooling("last", backend=backend).forward(out.y, lengths=lengths)
     assert same_bits(last[:, :4], ends[:, :4]) and np.abs(last[:, 4:] - ends[:, 4:]).max() > 0.01
+
+
+def test_the_ends_of_a_bidirectional_net_learn_what_its_last_step_does_not():
+    """The first of 20 to 40 numbers less the last: below 5 %, of the error of a constant.  At the last real step the
+    half that walks from the end has read one number, and the other must keep one for all the way: more than 25 %."""
+    rng = np.random.default_rng(6)
+
+    def batch():
+        several = [rng.standard_normal((length, 1)).astype("float32") for length in rng.integers(20, 41, 192)]
+        x, mask = sequences.pad(several)
+        x[~mask] = np.nan
+        return x, mask, np.array([sequence[0] - sequence[-1] for sequence in several])
+
+    (x, mask, target), (fresh, fresh_mask, fresh_target) = batch(), batch()
+    error = {how: part_of_constant(trained(1, x, target, mask, how=how, epochs=12, bidirectional=True),
+                                   fresh, fresh_target, fresh_mask) for how in ("ends", "last")}
+    assert error["ends"] < 0.05 < 0.25 < error["last"]
 
 
 def test_a_model_that_pools_learns_one_number_a_sequence_and_comes_back_from_a_file(tmp_path):
