@@ -251,6 +251,8 @@ def test_interaction_is_the_mixed_difference():
     (FiLM(2, 3), {"x": [1]}, TypeError, "x: expected a NumPy array, got list"),
     (FiLM(2, 3), {"condition": np.ones((3, 3))}, ValueError, r"condition: expected B > 1 rows.*, got float64 \(3, 3\)"),
     (FiLM(2, 3), {"mask": np.eye(4, dtype=bool)}, ValueError, "mask: expected two neighbouring rows with a real step"),
+    (FiLM(2, 3), {"x": np.where(np.arange(32.0) == 5, np.nan, np.arange(32.0)).reshape(4, 4, 2)}, ValueError,
+     "x, condition: expected numbers for which the model's output is finite"),
     (FiLM(2, 3), {"condition": np.ones((4, 3))}, ValueError, "condition: expected rows that differ, got 4 times"),
     (FiLM(2, 3), {"x": np.ones((4, 4, 2))}, ValueError, "x: expected rows that differ, got 4 times the same"),
 ])
@@ -421,3 +423,10 @@ def test_a_cache_of_another_layer_is_refused():
         film.backward(None, y)
     with pytest.raises(ValueError, match=r"dy: expected float32 \(B=3, T=5, F=3\), got float32 \(3, 5, 2\)"):
         film.backward(cache, x)
+
+
+def test_a_file_holds_a_layer_without_weights_among_others(tmp_path):
+    for model in (Concatenated(2, 3), minilstm.Sequential(Concatenated(2, 3), Concatenated(5, 3), Concatenated(8, 3),
+                                                          minilstm.Linear(11, 1))):
+        minilstm.save(tmp_path / "model", model)
+        assert str(minilstm.load(tmp_path / "model")) == str(model)

@@ -126,6 +126,7 @@ class Forgets(minilstm.Linear):
     ({"model": minilstm.Pooling("last")}, ValueError, "model: expected one with parameters, got a Pooling without"),
     ({"model": minilstm.Sequential(minilstm.Linear(1, 1), minilstm.Pooling("last")),
       "target": np.zeros(64, "float32")}, ValueError, r"target: expected 2 axes, \(N,...\), .*target\[:, None\] gives"),
+    ({"model": minilstm.GRU(1, 1), "x": {"lengths": np.full(64, 3)}}, ValueError, "x: expected a dict without lengths"),
     ({"x": {"training": np.zeros((64, 9), "float32")}}, ValueError, "x: expected a dict without training"),
 ])
 def test_inputs_that_do_not_fit_together_are_named(change, error, words):

@@ -46,7 +46,7 @@ class Cache(NamedTuple):
     w: np.ndarray | None        # None: the score is the dot product
     options: tuple              # key_mask, query_mask, causal, heads and, for the dot product, scale
     context: np.ndarray
-    lse: np.ndarray             # (B,heads,Tq)
+    sums: np.ndarray            # (B,heads,Tq,2): the largest score, and the sum of exp(score - largest)
 
 
 def attend(q, k, v, *, key_mask=None, query_mask=None, causal=False, heads=1, scale=None, backend="cpu"):
@@ -55,7 +55,7 @@ def attend(q, k, v, *, key_mask=None, query_mask=None, causal=False, heads=1, sc
     scale: of q . k; None: 1 / sqrt(A / heads), which keeps the scores as large as the numbers in q and k are."""
     q, k, v = _arrays(q, k, v)
     options = _options(q, k, v, key_mask, query_mask, causal, heads)
-    options += (_scale(scale, q.shape[2] // options[-1]),)
+    options += (_scale(scale, q.shape[2] // options[-1], q.dtype),)
     context, cache = compute(_backend(backend), q, k, v, None, *options)
     return copy_of(context), cache
 
@@ -85,11 +85,11 @@ def attend_additive_backward(cache, d_context):
 def attention_weights(cache):
     """The weights behind a context -> (B,heads,Tq,Tk): 0 where a query does not see a key, and each row of a query that
     sees one sums to 1.  An array of this size is built here and nowhere else."""
-    backend, q, k, _, w, options, _, lse = _checked(cache)
+    backend, q, k, _, w, options, *_ = _checked(cache)
     with np.errstate(**QUIET):
         if w is None:
-            return BACKENDS[backend].dot_product_weights(q, k, *options, lse)
-        return BACKENDS[backend].additive_weights(q, k, w, *options, lse)
+            return BACKENDS[backend].dot_product_weights(q, k, *options)
+        return BACKENDS[backend].additive_weights(q, k, w, *options)
 
 
 # --------------------------------------------------------------------------------- for layers, which check on their own
@@ -98,19 +98,19 @@ def compute(backend, q, k, v, w, *options):
     """Arrays and options as backends take them, complex numbers too; w None: the dot product -> context, Cache."""
     with np.errstate(**QUIET):
         if w is None:
-            context, lse = BACKENDS[backend].dot_product(q, k, v, *options)
+            context, sums = BACKENDS[backend].dot_product(q, k, v, *options)
         else:
-            context, lse = BACKENDS[backend].additive(q, k, v, w, *options)
-    return context, Cache(backend, q, k, v, w, options, context, lse)
+            context, sums = BACKENDS[backend].additive(q, k, v, w, *options)
+    return context, Cache(backend, q, k, v, w, options, context, sums)
 
 
 def compute_backward(cache, d_context):
     """The reverse of ``compute`` -> dq, dk, dv, dw, which is None for the dot product."""
-    backend, q, k, v, w, options, context, lse = cache
+    backend, q, k, v, w, options, context, sums = cache
     with np.errstate(**QUIET):
         if w is None:
-            return (*BACKENDS[backend].dot_product_backward(q, k, v, *options, context, lse, d_context), None)
-        return BACKENDS[backend].additive_backward(q, k, v, w, *options, context, lse, d_context)
+            return (*BACKENDS[backend].dot_product_backward(q, k, v, *options, context, sums, d_context), None)
+        return BACKENDS[backend].additive_backward(q, k, v, w, *options, context, sums, d_context)
 
 
 def warn_of_one_key(Tk, stacklevel):
@@ -143,7 +143,7 @@ def _backend(name):
 
 def _arrays(q, k, v):
     """q (B,Tq,A), k (B,Tk,A) and v (B,Tk,F), checked -> copies, so that a cache stays true."""
-    known = isinstance(q, np.ndarray) and q.dtype.name in FLOATS
+    known = isinstance(q, np.ndarray) and q.dtype.name in FLOATS and q.dtype.isnative
     dtype = q.dtype if known else "float32 or float64"
     q = floats("q", q, dtype, (None, None, None), ("B", "Tq", "A"))
     k = floats("k", k, dtype, (len(q), None, q.shape[2]), ("B", "Tk", "A"))
@@ -166,11 +166,11 @@ def _options(q, k, v, key_mask, query_mask, causal, heads):
     return *masks, causal, heads
 
 
-def _scale(scale, width):
+def _scale(scale, width, dtype):
     if scale is None:
         return 1 / math.sqrt(width)
-    if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not math.isfinite(scale):
-        raise ValueError(f"scale: expected None or a finite number, got {scale!r}")
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real) or not abs(scale) <= np.finfo(dtype).max:
+        raise ValueError(f"scale: expected None or a finite {dtype}, got {scale!r}")
     return float(scale)
 
 

@@ -31,34 +31,34 @@ PARTS = 4                   # of the work, for each thread: whoever is ready fir
 # -------------------------------------------------------------------------------------------------------- dot product
 
 def dot_product(q, k, v, key_mask, query_mask, causal, heads, scale):
-    """-> context (B,Tq,F), lse (B,heads,Tq).  scale: a number, 1 / sqrt(A / heads) for the usual score."""
+    """-> context (B,Tq,F), sums (B,heads,Tq,2).  scale: a number, 1 / sqrt(A / heads) for the usual score."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads)
     sides = (plan.of_queries(q), ("columns",), scale), (plan.of_keys(k), ()), (plan.of_keys(v), ("panels",))
     return plan.forward(dot_scores, sides, np.empty((heads, 0), q.dtype))                   # score = (scale * q) . k
 
 
-def dot_product_backward(q, k, v, key_mask, query_mask, causal, heads, scale, context, lse, d_context):
+def dot_product_backward(q, k, v, key_mask, query_mask, causal, heads, scale, context, sums, d_context):
     """The reverse of ``dot_product``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F)."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads)
     sides = ((plan.of_queries(q), ("columns", "panels"), scale), (plan.of_keys(k), ("panels",), scale),
              (plan.of_keys(v), ()))                                                         # score = (scale * q) . k
-    return plan.backward(dot_scores, sides, np.empty((heads, 0), q.dtype), context, lse, d_context)[:3]
+    return plan.backward(dot_scores, sides, np.empty((heads, 0), q.dtype), context, sums, d_context)[:3]
 
 
 # ----------------------------------------------------------------------------------------------------------- additive
 
 def additive(q, k, v, w, key_mask, query_mask, causal, heads):
-    """w (A,), head by head like the columns of q -> context (B,Tq,F), lse (B,heads,Tq)."""
+    """w (A,), head by head like the columns of q -> context (B,Tq,F), sums (B,heads,Tq,2)."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads, TANH)
     sides = (plan.of_queries(q), ()), (plan.of_keys(k), ("columns",)), (plan.of_keys(v), ("panels",))
     return plan.forward(additive_scores, sides, w.reshape(heads, -1))
 
 
-def additive_backward(q, k, v, w, key_mask, query_mask, causal, heads, context, lse, d_context):
+def additive_backward(q, k, v, w, key_mask, query_mask, causal, heads, context, sums, d_context):
     """The reverse of ``additive``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F), dw (A,)."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads, TANH)
     sides = (plan.of_queries(q), ()), (plan.of_keys(k), ("columns",)), (plan.of_keys(v), ())
-    return plan.backward(additive_scores, sides, w.reshape(heads, -1), context, lse, d_context)
+    return plan.backward(additive_scores, sides, w.reshape(heads, -1), context, sums, d_context)
 
 
 # -------------------------------------------------------------------------------------------------------- what both do
@@ -85,32 +85,35 @@ class Plan:
         return gather(x, self.keys, self.heads)
 
     def forward(self, scores, wanted, w):
-        """wanted: for ``sides``, of q, k and v; w (heads,A or 0) -> context, lse."""
+        """wanted: for ``sides``, of q, k and v; w (heads,A or 0) -> context, sums."""
         (B, Tq, _), _, (*_, F) = self.shapes
         q, k, v = sides(wanted, self.threads)
         dtype = q.rows.dtype
         context = zeros((len(q.rows), len(v.panels) * self.lanes), dtype)
-        lse = np.zeros((len(q.rows), 1), dtype)
+        sums = np.zeros((len(q.rows), 2), dtype)
         tasks = cut(self._tasks(), 0, QUERIES)
         run, _ = kernels(scores, SCORES[scores])
         lowest = np.finfo(dtype).min
-        self._spread(tasks, lambda some: run(q, k, v, w, self.sees, some, lowest, context, lse[:, 0]))
+        self._spread(tasks, lambda some: run(q, k, v, w, self.sees, some, lowest, context, sums))
         return (scatter(context, self.queries, self.heads, (B, Tq, F)),
-                scatter(lse, self.queries, self.heads, (B, Tq, self.heads)).transpose(0, 2, 1))
+                scatter(sums, self.queries, self.heads, (B, Tq, self.heads * 2)).reshape(
+                    B, Tq, self.heads, 2).transpose(0, 2, 1, 3))
 
-    def backward(self, scores, wanted, w, context, lse, d_context):
-        """context, lse, d_context as ``reference`` has them -> dq, dk, dv, dw."""
+    def backward(self, scores, wanted, w, context, sums, d_context):
+        """context, sums, d_context as ``reference`` has them -> dq, dk, dv, dw."""
         dtype, lanes, heads = w.dtype, self.lanes, self.heads
         d_rows = self.of_queries(d_context)
         q, k, v, d_side = sides((*wanted, (d_rows, ("columns", "panels"))), self.threads)
         delta = np.einsum("nf,nf->n", d_rows, self.of_queries(context))     # of each query: d_context . context
-        lse_rows = self.of_queries(np.ascontiguousarray(lse.transpose(0, 2, 1)))[:, 0]
+        top, total = self.of_queries(np.ascontiguousarray(sums.transpose(0, 2, 1, 3)).reshape(
+            *d_context.shape[:2], heads * 2)).T.copy()
+        share = np.divide(1, total, where=total != 0, out=np.zeros_like(total))     # of exp(0) in a query's weights
         dq, dk, dv = (zeros((len(rows), -(-rows.shape[1] // lanes) * lanes), dtype)
                       for rows in (q.rows, k.rows, v.rows))
         dw = zeros((len(k.rows) // lanes, w.shape[1]), dtype)               # of each vector of keys
         _, run = kernels(scores, SCORES[scores])
         self._spread(self._backward_tasks(), lambda some: run(
-            q, k, v, w, d_side, self.sees, some, lse_rows, delta, dq, dk, dv, dw))
+            q, k, v, w, d_side, self.sees, some, top, share, delta, dq, dk, dv, dw))
         places = zip((dq, dk, dv), (self.queries, self.keys, self.keys), self.shapes)
         dw = dw.reshape(heads, len(dw) // heads, w.shape[1]).sum(axis=1).ravel()
         return *(scatter(rows, slots, heads, shape) for rows, slots, shape in places), dw

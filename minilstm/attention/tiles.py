@@ -20,7 +20,6 @@ FlashAttention: Fast and Memory-Efficient Exact Attention with IO-Awareness, 202
 What a query does not see is never multiplied with, since 0 * NaN is NaN.
 """
 import functools
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -135,6 +134,16 @@ def weigh(tile, width, keys, top, total, shrink):
 
 
 @register_jitable
+def weigh_again(tile, i, width, j, keys, sees, top, share):
+    """Scores -> weights in their place, 0 for a key that a query does not see and for a query that is none."""
+    for key in range(keys):
+        for query in range(width):
+            weight = exp(tile[key, query] - top[i + query]) * share[i + query]
+            seen = j + key < sees[i + query] and share[i + query] != 0
+            tile[key, query] = weight if seen else 0
+
+
+@register_jitable
 def add_for_queries(tile, i, width, j, keys, sees, panels, out):
     """out[i:] += tile.T @ rows of the keys from j on.  panels: these rows."""
     if sees[i] >= j + keys:
@@ -180,8 +189,8 @@ def kernels(scores, scores_backward):
     row of the batch; the head; whether the gradients of the queries are wanted; and whether those of the keys are."""
 
     @kernel
-    def forward(q, k, v, w, sees, tasks, lowest, context, lse):
-        """Fills context (slots,F), which comes as zeros, and lse (slots,)."""
+    def forward(q, k, v, w, sees, tasks, lowest, context, sums):
+        """Fills context (slots,F) and sums (slots,2), top and total, which come as zeros."""
         tile = np.empty((KEYS, QUERIES), context.dtype)
         top, total, shrink = np.empty(QUERIES, tile.dtype), np.empty(QUERIES, tile.dtype), np.empty(QUERIES, tile.dtype)
         for n in range(len(tasks)):
@@ -200,15 +209,15 @@ def kernels(scores, scores_backward):
                     add_for_queries(tile, i, width, j, keys, sees, v.panels, context)
                 for query in range(width):
                     if sees[i + query] > tasks[n, 2]:
-                        lse[i + query] = top[query] + math.log(total[query])
+                        sums[i + query, 0], sums[i + query, 1] = top[query], total[query]
                         for f in range(context.shape[1]):
                             context[i + query, f] /= total[query]
-                    else:
-                        lse[i + query] = 0
 
     @kernel
-    def backward(q, k, v, w, d_context, sees, tasks, lse, delta, dq, dk, dv, dw):
-        """Adds to dq, dk, dv (slots,...), and to dw, which has a row for each vector of keys."""
+    def backward(q, k, v, w, d_context, sees, tasks, top, share, delta, dq, dk, dv, dw):
+        """share (slots,): 1 / total, or 0 where a query sees nothing or is none.
+
+        Adds to dq, dk, dv (slots,...), and to dw, which has a row for each vector of keys."""
         tile, d_tile = np.empty((KEYS, QUERIES), dq.dtype), np.empty((KEYS, QUERIES), dq.dtype)
         lanes = d_context.columns.shape[2]
         for n in range(len(tasks)):
@@ -219,10 +228,7 @@ def kernels(scores, scores_backward):
                     keys = min(KEYS, min(tasks[n, 3], sees[i + width - 1]) - j)
                     if keys > 0:
                         scores(q, k, w_n, i, width, j, keys, tile)
-                        hide(tile, i, width, j, keys, sees)
-                        for key in range(keys):
-                            for query in range(width):
-                                tile[key, query] = exp(tile[key, query] - lse[i + query])
+                        weigh_again(tile, i, width, j, keys, sees, top, share)
                         dot_scores(d_context, v, w_n, i, width, j, keys, d_tile)            # context = weights @ v
                         if for_k:
                             add_for_keys(tile, i, width, j, keys, sees, d_context.panels, dv)   # context = weights @ v

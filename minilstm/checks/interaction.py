@@ -46,8 +46,8 @@ def check_interaction(model, x, condition, mask=None):
     x           (B,T,...), condition (B,...), B > 1: rows that differ
     mask        (B,T) bool or None.  Steps are compared where both sequences are real
 
-    Raises ValueError where there are no two rows to compare, or in which nothing differs, or for a model that takes no
-    condition; TypeError for other kinds of array."""
+    Raises ValueError where there are no two rows to compare, or in which nothing differs, or where an output is not
+    finite, or for a model that takes no condition; TypeError for other kinds of array."""
     if not model.takes_condition:
         raise ValueError(f"model: expected one that takes a condition, got {type(model).__name__}")
     for name, array in (("x", x), ("condition", condition)):
@@ -73,4 +73,6 @@ def check_interaction(model, x, condition, mask=None):
     if not counts.any():
         raise ValueError("mask: expected two neighbouring rows with a real step in common, got none")
     changes = f(other, c1) - y, f(one, c2) - y, interaction(f, one, other, c1, c2)
+    if not all(np.isfinite(change[counts]).all() for change in changes):
+        raise ValueError("x, condition: expected numbers for which the model's output is finite, got others")
     return Interaction(*(float(np.abs(change[counts]).max()) for change in changes))

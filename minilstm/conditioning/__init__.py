@@ -32,4 +32,4 @@ def _least(kind, sizes):
 
 
 for _layer_class in (AttendConditions, AttendTime, Concatenated, Conditioned, CovariateLSTM, FiLM, Gated, Late):
-    register(_layer_class, _least)
+    register(_layer_class, _least, tensors=_layer_class is not Concatenated)

@@ -73,6 +73,9 @@ class CovariateSpec:
         _check_among("categories", self.categories, [name for name, role in self.roles.items() if role != "target"])
         _check_among("missing", self.missing, [name for name in self.of("target", "past")
                                                if name not in self.categories])
+        for name in self.missing:
+            if f"{name} measured" in self.roles:
+                raise ValueError(f"missing: expected no column that is called {name + ' measured'!r}, which this makes")
         self.before = range(1 - self.history, 1)            # steps from t: of what is known up to now
         self.ahead = range(1, self.horizon + 1)             # steps from t: of what is forecast
 

@@ -110,9 +110,9 @@ def all_series(table, roles, categories, missing):
 
 def _over_time(name, column):
     """-> a list of arrays (T,)"""
-    if isinstance(column, np.ndarray) and column.ndim in (1, 2):
+    if _is_plain(column) and column.ndim in (1, 2) and len(np.atleast_2d(column)):
         return list(np.atleast_2d(column))
-    arrays = isinstance(column, (list, tuple)) and all(isinstance(one, np.ndarray) for one in column)
+    arrays = isinstance(column, (list, tuple)) and all(map(_is_plain, column))
     if not arrays or not column or any(one.ndim != 1 for one in column):
         raise TypeError(f"table[{name!r}]: expected an array (T,) for one series or (S,T) for several, or a list of "
                         f"arrays (T,), got {describe(column)}")
@@ -121,10 +121,15 @@ def _over_time(name, column):
 
 def _static(name, column):
     """-> an array (S,1)"""
-    if not isinstance(column, np.ndarray) or column.ndim != 1:
+    if not _is_plain(column) or column.ndim != 1:
         raise TypeError(f"table[{name!r}]: expected an array (S,), as a static covariate has one value for a series, "
                         f"got {describe(column)}")
     return column[:, None]
+
+
+def _is_plain(column):
+    """Is it an array, and none that has a mask of its own?"""
+    return isinstance(column, np.ndarray) and not isinstance(column, np.ma.MaskedArray)
 
 
 def _check_dtypes(columns, categories):

@@ -33,6 +33,7 @@ from .sequential import Sequential
 FORMAT, VERSION = "minilstm", "1"
 TYPES = {layer_class.__name__: layer_class for layer_class in (
     Attention, AttentionPooling, Embedding, GRU, GRUD, LSTM, Linear, Pooling, RNN)}
+WITHOUT_TENSORS = {"Pooling"}
 
 
 class FormatError(ValueError):
@@ -127,7 +128,7 @@ class _Limits:
         """Count a layer that is about to be built, at the least that one of its kind and sizes can have."""
         sizes = _sizes(description)
         self.numbers -= LEAST.get(kind, _of_others)(kind, sizes)
-        self.tensors -= max(1, sizes.get("num_layers", 1)) if kind != "Pooling" else 0
+        self.tensors -= max(1, sizes.get("num_layers", 1)) if kind not in WITHOUT_TENSORS else 0
         if self.numbers < 0 or self.tensors < 0:
             raise ValueError(f"{sizes}, more than its tensors hold")
 
@@ -160,10 +161,12 @@ def _of_attention_pooling(kind, sizes):
 LEAST = {"Attention": _of_attention, "AttentionPooling": _of_attention_pooling}
 
 
-def register(layer_class, least):
+def register(layer_class, least, tensors=True):
     """Let files hold layers of this class, from a package above this one.  least(kind, sizes) -> how many numbers such
     a layer has at the least; kind: the name of the class, sizes: dict name of an argument -> integer, 0 or more, or a
-    dict of them."""
+    dict of them.  tensors: has it any?"""
+    if not tensors:
+        WITHOUT_TENSORS.add(layer_class.__name__)
     TYPES[layer_class.__name__] = layer_class
     LEAST[layer_class.__name__] = least
 

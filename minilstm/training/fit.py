@@ -66,6 +66,9 @@ def _checked(model, inputs, data):
     """Do the arrays fit together?  -> what counts of the target: steps (N,T) bool, or sequences (N,)."""
     if own := sorted(inputs.keys() & {"training", "draw", "cache", *(("mask",) if model.takes_mask else ())}):
         raise ValueError(f"x: expected a dict without {', '.join(own)}, which fit passes itself")
+    if model.takes_mask and "lengths" in inputs:
+        raise ValueError("x: expected a dict without lengths, of which the loss would not know: pass "
+                         "mask=sequences.lengths_to_mask(lengths, T)")
     if not model.walk():
         raise ValueError(f"model: expected one with parameters, got a {type(model).__name__} without: children() names "
                          "the layers inside")
