@@ -102,12 +102,12 @@ class Plan:
     def backward(self, scores, wanted, w, context, sums, d_context):
         """context, sums, d_context as ``reference`` has them -> dq, dk, dv, dw."""
         dtype, lanes, heads = w.dtype, self.lanes, self.heads
-        d_rows = self.of_queries(d_context)
-        q, k, v, d_side = sides((*wanted, (d_rows, ("columns", "panels"))), self.threads)
-        delta = np.einsum("nf,nf->n", d_rows, self.of_queries(context))     # of each query: d_context . context
         top, total = self.of_queries(np.ascontiguousarray(sums.transpose(0, 2, 1, 3)).reshape(
             *d_context.shape[:2], heads * 2)).T.copy()
         share = np.divide(1, total, where=total != 0, out=np.zeros_like(total))     # of exp(0) in a query's weights
+        d_rows = self.of_queries(d_context) * share[:, None]
+        delta = np.einsum("nf,nf->n", d_rows, self.of_queries(context))     # of each query: share * d_context . context
+        q, k, v, d_side = sides((*wanted, (d_rows, ("columns", "panels"))), self.threads)
         dq, dk, dv = (zeros((len(rows), -(-rows.shape[1] // lanes) * lanes), dtype)
                       for rows in (q.rows, k.rows, v.rows))
         dw = zeros((len(k.rows) // lanes, w.shape[1]), dtype)               # of each vector of keys

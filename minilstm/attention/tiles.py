@@ -135,12 +135,18 @@ def weigh(tile, width, keys, top, total, shrink):
 
 @register_jitable
 def weigh_again(tile, i, width, j, keys, sees, top, share):
-    """Scores -> weights in their place, 0 for a key that a query does not see and for a query that is none."""
+    """Scores -> exp(score - top) in their place, 0 for a key that a query does not see and for a query that is none."""
+    hides = sees[i] < j + keys
+    for query in range(width):
+        hides |= share[i + query] == 0
     for key in range(keys):
         for query in range(width):
-            weight = exp(tile[key, query] - top[i + query]) * share[i + query]
-            seen = j + key < sees[i + query] and share[i + query] != 0
-            tile[key, query] = weight if seen else 0
+            tile[key, query] = exp(tile[key, query] - top[i + query])
+    if hides:                                                           # chosen, not multiplied: it may be NaN
+        for key in range(keys):
+            for query in range(width):
+                seen = j + key < sees[i + query] and share[i + query] != 0
+                tile[key, query] = tile[key, query] if seen else 0
 
 
 @register_jitable
@@ -215,7 +221,8 @@ def kernels(scores, scores_backward):
 
     @kernel
     def backward(q, k, v, w, d_context, sees, tasks, top, share, delta, dq, dk, dv, dw):
-        """share (slots,): 1 / total, or 0 where a query sees nothing or is none.
+        """share (slots,): 1 / total, or 0 where a query sees nothing or is none.  A weight is exp(score - top) * share;
+        as all gradients are products of weights, d_context and delta come multiplied by share, and tiles without it.
 
         Adds to dq, dk, dv (slots,...), and to dw, which has a row for each vector of keys."""
         tile, d_tile = np.empty((KEYS, QUERIES), dq.dtype), np.empty((KEYS, QUERIES), dq.dtype)
