@@ -12,7 +12,7 @@ minilstm is faster.
 Memory: in a process of its own, how far the peak of a forward and backward pass of one sequence, d = 64, lies above
 what was held before it.  Needs /proc, as on Linux.
 
-Run:  pip install -e '.[peers]' && python benchmarks/attention.py               (about two minutes)
+Run:  pip install -e '.[peers]' && python benchmarks/attention.py               (about six minutes)
       --save: keep figures in benchmarks/results/ and the tables in README.md
 """
 import argparse

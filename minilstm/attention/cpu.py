@@ -1,6 +1,6 @@
 """Attention, compiled.  Same functions, parameters and results as ``reference``.
 
-1.  The real queries and the real keys are gathered (``gathered.py``): what is masked costs nothing.
+1.  The real queries and the real keys are gathered (``gathered.py``): what is masked is not computed.
 2.  Scores exist in tiles only, of some queries and some keys: a tile is made, turned into weights, multiplied with the
     values, and forgotten (``tiles.py``).  Backward makes the tiles again.  So memory grows like the number of steps.
 3.  All products run in the register blocks of ``matmul/micro_kernel.py``.
