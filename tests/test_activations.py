@@ -167,7 +167,7 @@ def test_the_same_formulas_run_in_cuda_kernels():
     assert in_new_process(IN_SIMULATOR, NUMBA_ENABLE_CUDASIM="1").strip() == "simulated"
 
 
-@pytest.mark.gpu
+@pytest.mark.compiler
 def test_float32_formulas_compile_for_a_gpu_without_double_precision():
     pytest.importorskip("numba_cuda", reason="the GPU compiler is not installed (pip install -e '.[gpu]')")
     for line in in_new_process(TO_PTX).splitlines():

@@ -70,14 +70,14 @@ def d_sigmoid(s):
 
 # --------------------------------------------------------------------- the compiled forms, for one floating-point type
 
-def _polynomial(series, terms, low, high):
+def polynomial(series, terms, low, high):
     """The polynomial that meets sum(series[k] * x**k) at Chebyshev's points of [low, high]: its coefficients, the
     highest power's first."""
     found = np.polynomial.Chebyshev.interpolate(np.polynomial.Polynomial(series), terms - 1, [low, high])
     return found.convert(kind=np.polynomial.Polynomial, domain=[-1, 1]).coef[::-1]
 
 
-def _tanh_series(terms):
+def series_of_tanh(terms):
     """Of (tanh(x) - x) / x**3 in powers of x**2, from tanh' = 1 - tanh**2."""
     t = [0.0, 1.0]                                                  # of tanh in powers of x
     for k in range(1, 2 * terms + 3):
@@ -100,9 +100,9 @@ def _compiled(Float, Int, mantissa_bits, exponent_bias, exp_terms, tanh_terms, l
     tanh_is_one = Float(mantissa_bits + 3)                          # for 2|x| from here on
     exp_is_zero = Float((1 - exponent_bias) * math.log(2))          # for x below
     limit = math.log(2) / 2
-    exp_series = _polynomial([1 / math.factorial(k + 2) for k in range(25)], exp_terms, -limit, limit)
+    exp_series = polynomial([1 / math.factorial(k + 2) for k in range(25)], exp_terms, -limit, limit)
     exp_series = tuple(Float(c) for c in exp_series)
-    tanh_series = tuple(Float(c) for c in _polynomial(_tanh_series(40), tanh_terms, 0, 0.625**2))
+    tanh_series = tuple(Float(c) for c in polynomial(series_of_tanh(40), tanh_terms, 0, 0.625**2))
 
     @register_jitable(forceinline=True)
     def parts_of_exp(t, bias):
