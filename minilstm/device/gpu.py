@@ -71,6 +71,7 @@ def tf32_allowed():
 def empty(shape, dtype="float32"):
     """A DeviceArray with arbitrary numbers; in the simulator with NaN, so that a read before a write shows."""
     device, dtype = current(), np.dtype(dtype)
+    shape = shape if isinstance(shape, tuple) else (shape,)
     size = -(-max(1, math.prod(shape) * dtype.itemsize) // ALIGNMENT) * ALIGNMENT
     return DeviceArray(device, _Block(device, size), shape, dtype)
 
