@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 
 from ..cells import activations
+from .ptx import UNWRITTEN
 
 F = np.float32
-TRIES = 1000                # of a wait, before it gives up
 
 
 def rounded_to_tf32(x):
@@ -20,50 +20,33 @@ def read_as_tf32(bits):
     return (np.int32(bits) & np.int32(~0x1fff)).view(F)
 
 
+def is_unwritten(x):
+    return F(x).view(np.int32) == UNWRITTEN
+
+
 def make(simulator):
     """The functions of ``ptx.py`` for one simulator, as a namespace."""
-    from .simulator import SharedArray, SimulationError
-
-    def flat(array):
-        return array.array.reshape(-1)
-
-    def check4(array, index):
-        if index % 4 or not 0 <= index <= array.size - 4:
-            raise SimulationError(f"{array.name}: 16 bytes at number {index} of {array.size}, which has to be a "
-                                  "multiple of 4 inside of it")
-
-    def place(array, index):
-        return tuple(int(i) for i in np.unravel_index(index, array.shape)) if array.ndim > 1 else index
-
     def load4(array, index):
-        index = int(index)
-        check4(array, index)
-        if isinstance(array, SharedArray):
-            return tuple(array[place(array, index + k)] for k in range(4))
-        return tuple(flat(array)[index:index + 4])
+        place = array.place4(index)
+        return array.read(place), array.read(place + 1), array.read(place + 2), array.read(place + 3)
 
     def store4(array, index, *values):
-        index = int(index)
-        check4(array, index)
+        place = array.place4(index)
         for k, value in enumerate(values):
-            if isinstance(array, SharedArray):
-                array[place(array, index + k)] = value
-            else:
-                flat(array)[index + k] = value
+            array.write(place + k, value)
 
     def poll4(array, index, error):
-        check4(array, int(index))
-        seen = flat(array)[int(index):int(index) + 4]
-        tries = 0
-        while (seen.view(np.int32) == -1).any() and not flat(error)[0]:
-            tries += 1
+        place = array.place4(index)
+        while True:
+            seen = tuple(array.read_relaxed(place + k) for k in range(4))
+            if not any(map(is_unwritten, seen)) or error.numbers[0]:
+                return seen
+            if simulator.hopeless:
+                error.write_relaxed(0, 1)
             simulator.look_again()
-            if tries >= TRIES:
-                flat(error)[0] = 1
-        return tuple(seen.copy())
 
     def store_relaxed(array, index, value):
-        flat(array)[int(index)] = value
+        array.write_relaxed(array.place(index), value)
 
     def exp2(x):
         return F(2) ** F(x)
@@ -89,10 +72,9 @@ def make(simulator):
         return F(c[0] + top @ left), F(c[1] + top @ right), F(c[2] + bottom @ left), F(c[3] + bottom @ right)
 
     def copy4(shared, to, array, index, count):
-        check4(array, int(index))
-        check4(shared, int(to))
+        source, target = array.place4(index), shared.place4(to)
         for k in range(4):
-            shared[place(shared, int(to) + k)] = flat(array)[int(index) + k] if k < count else F(0)
+            shared.write(target + k, array.read(source + k) if k < count else F(0))
 
     return SimpleNamespace(
         load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
