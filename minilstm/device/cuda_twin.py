@@ -1,6 +1,7 @@
-"""What a kernel sees as ``cuda`` in the simulator: Numba's names for what a GPU can do, as far as kernels here use them.
+"""What a kernel sees as ``cuda`` in the simulator: Numba's names for what a GPU can do, as far as kernels here go.
 
-Semantics: Numba's reference of numba.cuda, and the CUDA C++ Programming Guide for what it says of each."""
+Sources: Numba's reference of numba.cuda; NVIDIA, CUDA C++ Programming Guide; NVIDIA, Parallel Thread Execution ISA.
+"""
 import linecache
 import sys
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ class Cuda:
                                       min=self._atomic(min), exch=self._atomic(lambda a, b: b))
 
     def __getattr__(self, name):
-        raise self.simulator.fault(f"cuda.{name} is not known to the simulator; device/cuda_twin.py is the place for it")
+        raise self.simulator.fault(f"cuda.{name} is not known to the simulator; its place is device/cuda_twin.py")
 
     # ------------------------------------------------------------------------------------------------------- who am I
 
@@ -101,7 +102,7 @@ class Cuda:
             raise self.simulator.fault(f"{what}: lane {source} is not there, or not in it")
         return found
 
-    # ------------------------------------------------------------------------------------------------ memory, arithmetic
+    # ----------------------------------------------------------------------------------------------- memory, arithmetic
 
     def _local_array(self, shape, dtype, alignment=None):
         return LocalArray(self.simulator, name_in(sys._getframe(1)), shape, dtype_of(dtype))
@@ -128,7 +129,7 @@ class Cuda:
         static, dynamic = block.shared_bytes, self.simulator.kernel.shared_bytes
         if static > STATIC_LIMIT or static + dynamic > LIMIT:
             raise self.simulator.fault(f"cuda.shared.array: {static} bytes of static and {dynamic} of dynamic shared "
-                                       f"memory, and there are {STATIC_LIMIT} and, together, {LIMIT}")
+                                       f"memory; there are {STATIC_LIMIT} static ones and {LIMIT} together")
 
     def _atomic(self, operation):
         def atomic(array, index, value):

@@ -39,7 +39,8 @@ class SimulationError(RuntimeError):
 
 
 class Race(NamedTuple):
-    """Two accesses to a number that nothing orders.  The first such pair of a line is noted for each array and kind."""
+    """Two accesses to a number that nothing orders.  The first such pair of a line is noted, for each array and kind.
+    """
     kernel: str
     kind: str                   # "write after read" ...: the later access and the earlier one
     array: str
@@ -49,8 +50,8 @@ class Race(NamedTuple):
     line: str                   # of the later access
 
     def __str__(self):
-        return (f"{self.kernel}: {self.kind} of {self.array}, number {self.index}: {self.earlier}, then {self.later} in "
-                f"{self.line}, with no barrier between")
+        return (f"{self.kernel}: {self.kind} of {self.array}, number {self.index}: {self.earlier}, then {self.later} "
+                f"in {self.line}, with no barrier between")
 
 
 def dtype_of(dtype):
@@ -70,7 +71,7 @@ def poisoned(size):
     return np.full(size // 4, POISON).view(np.uint8)
 
 
-# ---------------------------------------------------------------------------------------------------- values and places
+# --------------------------------------------------------------------------------------------------- values and places
 
 def as_float32(value, fault):
     if isinstance(value, np.float64):
@@ -89,7 +90,7 @@ CONVERTED = {"float32": as_float32, "int32": as_int32, "bool": lambda value, fau
 NATIVE = {"float32": F32, "int32": int, "bool": bool}       # what a kernel sees of a number of this dtype
 
 
-def flat_place(index, shape):
+def place_of(index, shape):
     """The index of a number, counted from the first one; None if there is no such number."""
     index = index if type(index) is tuple else (index,)
     if len(index) != len(shape):
@@ -110,6 +111,7 @@ class LocalArray(dict):
     """The numbers of one thread, by their index; at first poison."""
 
     def __init__(self, simulator, name, shape, dtype):
+        shape = shape if isinstance(shape, tuple) else (shape,)
         super().__init__(_poisoned_numbers(shape, dtype))
         self.simulator, self.name, self.shape, self.dtype = simulator, name, shape, dtype
         self.native, self.converted = NATIVE[dtype.name], CONVERTED[dtype.name]
@@ -132,7 +134,7 @@ class LocalArray(dict):
 
 @functools.cache
 def _poisoned_numbers(shape, dtype):
-    places = range(shape) if isinstance(shape, int) else itertools.product(*map(range, shape))
+    places = range(*shape) if len(shape) == 1 else itertools.product(*map(range, shape))
     return dict.fromkeys(places, poison(dtype))
 
 
@@ -208,10 +210,15 @@ class CheckedArray:
             rows, columns = self.shape
             if 0 <= i < rows and 0 <= j < columns:
                 return i * columns + j
-        place = flat_place(index, self.shape)
+        place = place_of(index, self.shape)
         if place is None:
             raise self.simulator.fault(f"{self.name}[{_plain(index)}] is outside of its shape {self.shape}")
         return place
+
+    def flat_place(self, index):
+        if not 0 <= index < self.size:
+            raise self.simulator.fault(f"{self.name}: number {index} of {self.size}")
+        return int(index)
 
     def place4(self, index):
         """The first of four neighbours, for an access of 16 bytes."""

@@ -13,8 +13,8 @@ assertion in it has a traceback.  ``stepping.py`` shows what some threads do, li
 What is an error here, a SimulationError that says which thread did it in which line:
 
 *   an index outside of an array, in any memory; 16 bytes at an index that is no multiple of 4;
-*   a state in which nobody can go on: blocks that wait for each other in a kernel that is not ``resident``, whose blocks
-    run one after the other here, or lanes of a warp that others left alone;
+*   a state in which nobody can go on: blocks that wait for each other in a kernel that is not ``resident``, whose
+    blocks run one after the other here, or lanes of a warp that others left alone;
 *   a barrier to which only a part of a block comes, or different parts come in different lines;
 *   a shuffle from a lane that is not there; a shared array of different shapes for different threads, or with no room;
 *   a float64 stored as a float32; an argument of another dtype or number of axes than the kernel says.
@@ -24,14 +24,15 @@ What is noted in ``races``: two accesses to the same number, in shared or in glo
 
 What shows in the results: memory that nobody has written holds NaN.
 
-What is not seen: time.  Memory as a GPU has it: here every store is seen at once by everybody, so a missing fence makes no
-difference.  Conflicts of banks.  Double precision that NumPy does not have where Numba has it: float32 times a Python
-float is float32 in the one and float64 in the other; ``machine_code.report`` counts such instructions.  A loop that waits
-for another block with ordinary reads does not end.
+What is not seen: time.  Memory as a GPU has it: here every store is seen at once by everybody, so a missing fence makes
+no difference.  Conflicts of banks.  Double precision that NumPy does not have where Numba has it: float32 times a
+Python float is float32 in the one and float64 in the other; ``machine_code.report`` counts such instructions.  A loop
+that waits for another block with ordinary reads does not end.
 
 With the same seed the same things happen in the same order.
 """
 import contextlib
+import math
 import random
 import types
 
@@ -52,8 +53,8 @@ class Simulator:
     """seed             None for the natural order of threads, or a number for one of many others
     multiprocessors     how many the GPU has
     record_races        look for races; takes half of the time
-    give_up             True: a thread that waits in vain for another block ends with ``device.synchronize()`` raising, as
-                        on a GPU.  False: it is an error at once, which says who waits where
+    give_up             True: a thread that waits in vain for another block gives up, as on a GPU, and the next
+                        ``device.synchronize()`` raises.  False: it is an error at once, which says who waits where
     steps               a ``stepping.Steps``, which prints what some threads do
 
     races       list of Race
@@ -64,7 +65,8 @@ class Simulator:
 
     def __init__(self, seed=None, multiprocessors=8, record_races=True, give_up=False, steps=None):
         self.random = None if seed is None else random.Random(seed)
-        self.multiprocessors, self.record_races, self.give_up, self.steps = multiprocessors, record_races, give_up, steps
+        self.multiprocessors, self.record_races = multiprocessors, record_races
+        self.give_up, self.steps = give_up, steps
         self.races, self.launched, self.copies, self.idle = [], [], [], {}
         self.cuda, self.ptx = Cuda(self), twins.make(self)
         self.current = None                                     # the thread that runs
@@ -116,10 +118,11 @@ class Simulator:
         places = [(x, y) for y in range(grid[1]) for x in range(grid[0])]
         if self.random:
             self.random.shuffle(places)
-        with np.errstate(all="ignore"), self.steps.watching(self) if self.steps else contextlib.nullcontext():
+        watching = self.steps.watching(self) if self.steps else contextlib.nullcontext()
+        self.run = Run(self, function, arguments)
+        with np.errstate(all="ignore"), contextlib.closing(self.run), watching:
             for some in [places] if kernel.resident else [[place] for place in places]:
-                self.run = Run(self, [Block(place, grid, function, kernel.threads) for place in some])
-                self.run.run(arguments)
+                self.run.side_by_side([Block(place, grid, kernel.threads) for place in some])
 
     def _argument(self, name, type_, value, marks):
         if isinstance(type_, numba_types.Array):
@@ -154,8 +157,10 @@ class Simulator:
             return self.ptx
         if isinstance(value, numba_types.Number):
             return dtype_of(value).type
+        if value is math:
+            return twins.MATH
         if isinstance(value, types.FunctionType):
-            return twins.FORMULAS.get(value) or self._rewritten(value)
+            return self._rewritten(twins.FORMULAS.get(value, value))
         return value
 
     def _rewritten(self, function):

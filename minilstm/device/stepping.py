@@ -28,8 +28,8 @@ LINE, COLUMN = 50, 36                               # characters
 
 
 class Steps:
-    """threads: pairs (block, thread); kernel: the name of the only one to show; file: where to, standard output if None.
-    """
+    """threads: pairs (block, thread); kernel: the name of the only one to show; file: to write to, or None for standard
+    output."""
 
     def __init__(self, *threads, kernel=None, file=None):
         self.threads, self.kernel, self.file = threads, kernel, file

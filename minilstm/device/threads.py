@@ -1,7 +1,9 @@
 """The threads of a simulated launch: who runs, who waits, and for whom.
 
-Each thread is a greenlet: a function call that can be left in its middle and gone on with later.  It runs until it has
-to wait.  Then the next one that can go on has its turn, in a fixed order or in one that a seed shuffles for each round.
+Each thread runs until it has to wait.  Then the next one that can go on has its turn, in a fixed order or in one that a
+seed shuffles for each round.  This needs function calls that can be left in their middle and gone on with later:
+greenlets.  A greenlet whose thread has ended takes the next one that begins, since they are dear to make, and most
+kernels never wait.
 
 A Meeting is what threads wait for: it is over when all threads of a block, or all lanes of a warp that a mask names,
 have come.  As on a GPU, a thread that has ended is not waited for by its warp; for a barrier of its block it is missed.
@@ -30,13 +32,13 @@ class Place:
 class Block:
     warp = None
 
-    def __init__(self, place, grid, function, threads):
+    def __init__(self, place, grid, threads):
         self.index, self.place, self.block = place[0] + place[1] * grid[0], Place(*place, 0), self
         self.opened = 0                                         # when its threads passed a barrier for the last time
         self.shared, self.shared_bytes = {}, 0                  # where a shared array is made -> the array
         self.meeting = None
         self.warps = [Warp(self, first) for first in range(0, threads, WARP)]
-        self.threads = [Thread(function, self, index) for index in range(threads)]
+        self.threads = [Thread(self, index) for index in range(threads)]
 
     def __str__(self):
         return f"threads of block {self.index}"
@@ -53,13 +55,12 @@ class Warp:
         return f"threads of warp {self.first // WARP} of block {self.block.index}"
 
 
-class Thread(greenlet):
-    def __init__(self, function, block, index):
-        super().__init__(function)
-        self.gr_context = contextvars.copy_context()            # in which NumPy keeps its errstate
+class Thread:
+    def __init__(self, block, index):
         self.block, self.index, self.lane, self.warp = block, index, index % WARP, block.warps[index // WARP]
         self.warp.lanes |= 1 << self.lane
         self.place = Place(index, 0, 0)
+        self.greenlet, self.dead = None, False
         self.waits_for = "its turn"
 
     def __str__(self):
@@ -68,7 +69,7 @@ class Thread(greenlet):
     @property
     def frame(self):
         """Where it is in the kernel, or in a function of the kernel's."""
-        frame = sys._getframe() if self is getcurrent() else self.gr_frame
+        frame = sys._getframe() if self.greenlet is getcurrent() else self.greenlet.gr_frame
         while frame.f_code.co_filename in NOT_OF_KERNELS and frame.f_back is not None:
             frame = frame.f_back
         return frame
@@ -95,26 +96,27 @@ def call_site(depth):
 
 
 class Run:
-    """Some blocks of a launch, side by side until all their threads have ended."""
+    """The threads of a launch, some blocks of it at a time."""
 
-    def __init__(self, simulator, blocks):
-        self.simulator, self.hub = simulator, getcurrent()
-        self.threads = [thread for block in blocks for thread in block.threads]
-        self.ready = list(self.threads)
-        self.idle = 0                                           # rounds in which nobody moved
+    def __init__(self, simulator, function, arguments):
+        self.simulator, self.function, self.arguments = simulator, function, arguments
+        self.hub = getcurrent()
+        self.greenlets, self.free = [], []
 
-    def run(self, arguments):
-        try:
-            for thread in self.threads:
-                thread.arguments = arguments
-            while self.ready:
-                self.round()
-            if not all(thread.dead for thread in self.threads):
-                raise self.deadlock()
-        finally:
-            for thread in self.threads:
-                if not thread.dead:
-                    thread.throw()
+    def side_by_side(self, blocks):
+        """Run these blocks until all their threads have ended."""
+        threads = [thread for block in blocks for thread in block.threads]
+        self.ready, self.idle = list(threads), 0                # idle: rounds in which nobody moved
+        while self.ready:
+            self.round()
+            if self.simulator.hopeless and not self.simulator.give_up:
+                raise self.deadlock(threads)
+        if not all(thread.dead for thread in threads):
+            raise self.deadlock(threads)
+
+    def close(self):
+        for one in self.greenlets:
+            one.throw()
 
     def round(self):
         """A turn for everybody who can go on.  After a round in which nobody has stored, met or ended, all are looking
@@ -126,25 +128,42 @@ class Run:
         simulator.moved = False
         for thread in turns:
             simulator.current = thread
-            arguments, thread.arguments = thread.arguments, ()
-            thread.switch(*arguments)
+            if thread.greenlet is None:
+                self.begin(thread)
+            else:
+                thread.greenlet.switch()
             if thread.dead:
                 self.end(thread)
         self.idle = 0 if simulator.moved else self.idle + 1
         simulator.hopeless = self.idle >= 2
-        if simulator.hopeless and not simulator.give_up:
-            raise self.deadlock()
+
+    def begin(self, thread):
+        if self.free:
+            thread.greenlet = self.free.pop()
+        else:
+            thread.greenlet = greenlet(self.threads_in_turn)
+            thread.greenlet.gr_context = contextvars.copy_context()     # in which NumPy keeps its errstate
+            self.greenlets.append(thread.greenlet)
+        thread.greenlet.switch(thread)
+
+    def threads_in_turn(self, thread):
+        """What a greenlet does: a thread from its beginning to its end, then, when the hub says so, another one."""
+        while True:
+            self.function(*self.arguments)
+            thread.dead = True
+            self.free.append(thread.greenlet)
+            thread = self.hub.switch()
 
     def end(self, thread):
         self.simulator.moved = True
         block, warp = thread.block, thread.warp
         warp.lanes &= ~(1 << thread.lane)
         if block.meeting:
-            raise self.missed(thread, block.meeting.threads)
+            raise self.not_together(f"{who_waits(block.meeting.threads)}, and {thread} has ended")
         for key in list(warp.meetings):
             self.end_if_complete(warp, *key)
 
-    # ------------------------------------------------------------------------------ called by a thread that has to wait
+    # ----------------------------------------------------------------------------- called by a thread that has to wait
 
     def look_again(self):
         """The running thread has looked in vain at memory: let others run before it looks again."""
@@ -160,14 +179,13 @@ class Run:
             block.meeting = Meeting()
             for other in block.threads:
                 if other.dead:
-                    raise self.missed(other, [thread])
+                    raise self.not_together(f"{who_waits([thread], thread)}, and {other} has ended")
         meeting = block.meeting
         meeting.threads.append(thread)
         meeting.sites.add(call_site(3))
         if len(meeting.threads) == len(block.threads):
             if len(meeting.sites) > 1:
-                raise SimulationError(f"{self.simulator.kernel.name}: {who_waits(meeting.threads, thread)}: all threads "
-                                      "of a block have to come to the same barrier")
+                raise self.not_together(who_waits(meeting.threads, thread))
             block.meeting = None
             self.simulator.clock += 1
             for group in (block, *block.warps):
@@ -204,14 +222,14 @@ class Run:
             self.simulator.steps.waits(thread, what)
         self.hub.switch()
 
-    # ------------------------------------------------------------------------------------------------------- complaints
+    # ------------------------------------------------------------------------------------------------------ complaints
 
-    def missed(self, ended, waiting):
-        return SimulationError(f"{self.simulator.kernel.name}: {who_waits(waiting, self.simulator.current)}, and {ended} "
-                               "has ended: all threads of a block have to come to the same barrier")
+    def not_together(self, who):
+        return SimulationError(f"{self.simulator.kernel.name}: {who}: all threads of a block have to come to the same "
+                               "barrier")
 
-    def deadlock(self):
-        living = [thread for thread in self.threads if not thread.dead]
+    def deadlock(self, threads):
+        living = [thread for thread in threads if not thread.dead]
         return SimulationError(f"{self.simulator.kernel.name}: nobody can go on: {who_waits(living)}")
 
 

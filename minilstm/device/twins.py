@@ -1,27 +1,32 @@
 """What each instruction of ``ptx.py`` means, in Python: the simulator calls these in their place."""
-import math
 from types import SimpleNamespace
 
 import numpy as np
 
 from ..cells import activations
+from . import activations as forms
 from .ptx import UNWRITTEN
 
 F = np.float32
+SMALLEST = np.finfo(F).tiny             # normal number: an instruction with .ftz takes and gives 0 for smaller ones
+
+
+def flushed(x):
+    return np.copysign(F(0), x) if abs(x) < SMALLEST else F(x)
+
+
+def is_unwritten(x):
+    return F(x).view(np.int32) == UNWRITTEN
 
 
 def rounded_to_tf32(x):
     """The nearest number with 10 bits of mantissa, ties away from zero -> its bits, as an int32."""
-    return np.uint32((int(F(x).view(np.uint32)) + 0x1000) & 0xffffe000).view(np.int32)
+    return int(np.uint32((int(F(x).view(np.uint32)) + 0x1000) & 0xffffe000).view(np.int32))
 
 
 def read_as_tf32(bits):
     """A tensor core ignores the 13 last bits of what it multiplies."""
     return (np.int32(bits) & np.int32(~0x1fff)).view(F)
-
-
-def is_unwritten(x):
-    return F(x).view(np.int32) == UNWRITTEN
 
 
 def make(simulator):
@@ -46,20 +51,20 @@ def make(simulator):
             simulator.look_again()
 
     def store_relaxed(array, index, value):
-        array.write_relaxed(array.place(index), value)
+        array.write_relaxed(array.flat_place(index), value)
 
     def exp2(x):
-        return F(2) ** F(x)
+        return flushed(F(2) ** flushed(x))
 
     def log2(x):
-        return F(math.log2(x)) if x > 0 else F(-np.inf)
+        return F(np.log2(flushed(x)))
 
     def reciprocal(x):
-        return F(1) / F(x)
+        return flushed(F(1) / flushed(x))
 
     def mma_tf32(a, b, c):
         group, t = divmod(simulator.current.lane, 4)
-        lanes = simulator.exchange((a, b))
+        lanes = simulator.exchange((a, b), what="ptx.mma_tf32")
 
         def row_of_a(r):
             return np.array([read_as_tf32(lanes[r % 8 * 4 + k % 4][0][(r >= 8) + 2 * (k >= 4)]) for k in range(8)])
@@ -78,19 +83,14 @@ def make(simulator):
 
     return SimpleNamespace(
         load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
-        reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32), float_of=lambda bits: np.int32(bits).view(F),
-        to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4, copies_commit=lambda: None,
-        copies_wait=lambda pending: None)
+        reciprocal=reciprocal, bits_of=lambda x: int(F(x).view(np.int32)),
+        float_of=lambda bits: np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4,
+        copies_commit=lambda: None, copies_wait=lambda pending: None)
 
 
-# --------------------------------------------------------- formulas whose NumPy forms are slow for one number at a time
+# ------------------------------------------------------------------------- functions that have another form on a GPU
 
-def _sigmoid(x):
-    return F(1) / (F(1) + np.exp(-x)) if x >= 0 else np.exp(x) / (F(1) + np.exp(x))
+FORMULAS = forms.FORMS | {activations.relu: lambda x: F(0) if x < 0 else x}
 
-
-def _relu(x):
-    return F(0) if x < 0 else x
-
-
-FORMULAS = {activations.sigmoid: _sigmoid, activations.relu: _relu}
+MATH = SimpleNamespace(**{name: getattr(np, name) for name in (
+    "sqrt", "exp", "log", "tanh", "copysign", "fabs", "floor", "ceil", "isnan", "isinf", "pi", "inf", "nan")})
