@@ -46,12 +46,12 @@ class Attending(Layer):
 
     def __init__(self, input_size, condition_size, *, attention_size=None, heads=1, score="scaled", dtype="float32",
                  backend="cpu", seed=0):
+        super().__init__(dtype, backend)
         self.input_size = F = positive("input_size", input_size)
         self.condition_size = positive("condition_size", condition_size)
         self.attention_size = F if attention_size is None else positive("attention_size", attention_size)
         self.attention = self.build(attention_size=self.attention_size, value_size=F, heads=heads, score=score,
                                     dtype=dtype, backend=backend, seed=seed)
-        super().__init__(dtype, backend)
         self.identity = (type(self).__name__, *self.attention.identity)
 
     def children(self):

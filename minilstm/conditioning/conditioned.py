@@ -68,6 +68,7 @@ class Conditioned(Layer):
 
     def __init__(self, strategy, input_size, condition_size, hidden_size, *, kind="LSTM", dtype="float32",
                  backend="cpu", seed=0, **options):
+        super().__init__(dtype, backend)
         self.strategy, self.kind = one_of("strategy", strategy, tuple(STRATEGIES)), one_of("kind", kind, tuple(KINDS))
         self.place, part = STRATEGIES[strategy]
         self.input_size = D = positive("input_size", input_size)
@@ -81,7 +82,6 @@ class Conditioned(Layer):
         else:
             reads = D + C if strategy == "concat" else D
             self.recurrent = KINDS[kind](reads, H, **given, **_known(KINDS[kind], options))
-        super().__init__(dtype, backend)
         if self.place == "within":
             self.condition = part(self.recurrent, C, seed)
         else:

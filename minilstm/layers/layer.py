@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural
+from .. import backends
+from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural, one_of
 from ..machine.locks import ForkSafeLock
 
 _adding = ForkSafeLock()        # one for all layers: it is held for the length of a few additions
@@ -26,6 +27,7 @@ class Layer:
     grads       dict name -> array of the same shape.  ``backward`` adds to it; ``zero_grads`` clears it.
     dtype       of the parameters and of everything that goes in and comes out
     backend     who computes: "cpu" (compiled) or "reference" (plain NumPy)
+    backends        of which it may be one
     takes_mask      does forward take mask=?
     takes_training  does forward take training= and draw=, because it is random in training?
     takes_condition     does forward take condition=, an array (B,...), and condition_mask= where the condition is a
@@ -35,6 +37,7 @@ class Layer:
 
     A layer made of other layers names them in ``children``.
     """
+    backends = backends.HOST
     takes_mask = False
     takes_training = False
     takes_condition = False
@@ -43,7 +46,7 @@ class Layer:
 
     def __init__(self, dtype, backend):
         self.dtype = dtype_of("dtype", dtype)
-        self.backend = backend
+        self.backend = one_of("backend", backend, self.backends)
         self.params = {}
         self.grads = {}
 
@@ -106,6 +109,10 @@ class Layer:
             child._cast(dtype)
 
     # ------------------------------------------------------------------------------------------------ for subclasses
+
+    def _module(self, package):
+        """The module of this package that computes for this layer: of ("matmul"), ``minilstm/matmul/cpu.py``."""
+        return backends.module(package, self.backend)
 
     def _own(self, name, array):
         """Make ``array`` a parameter."""

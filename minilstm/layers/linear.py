@@ -4,11 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe, flag, floats, one_of, positive
-from ..matmul import cpu, reference
+from ..arguments import describe, flag, floats, positive
 from .layer import Layer, stream
-
-BACKENDS = {"reference": reference, "cpu": cpu}
 
 
 class Cache(NamedTuple):
@@ -30,7 +27,7 @@ class Linear(Layer):
     """
 
     def __init__(self, input_size, output_size, *, bias=True, dtype="float32", backend="cpu", seed=0):
-        super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
+        super().__init__(dtype, backend)
         self.input_size = D = positive("input_size", input_size)
         self.output_size = F = positive("output_size", output_size)
         rng = stream(seed, "Linear", D, F)
@@ -56,7 +53,7 @@ class Linear(Layer):
         weight = self._param("weight")
         bias = self._param("bias") if "bias" in self.params else None
         rows = x.reshape(math.prod(x.shape[:-1]), self.input_size)
-        y = BACKENDS[self.backend].product(rows, weight.T, bias)
+        y = self._module("matmul").product(rows, weight.T, bias)
         return y.reshape(shape), Cache(rows.copy(), weight, shape) if keeps else None
 
     def backward(self, cache, dy):
@@ -64,7 +61,7 @@ class Linear(Layer):
         if not isinstance(cache, Cache):
             raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
         x, weight, shape = cache
-        product = BACKENDS[self.backend].product
+        product = self._module("matmul").product
         dy = floats("dy", dy, self.dtype, shape, ("...",) * (len(shape) - 1) + ("F",))
         dy = dy.reshape(len(x), self.output_size)
         dx = product(dy, weight)                        # y = x @ weight.T + bias

@@ -3,16 +3,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import masking
 from ..arguments import flag, floats, mask_of, natural, one_of, positive
 from ..cells import Weights
 from ..masking.reference import select
-from ..recurrence import cpu, reference
 from .layer import Layer, own_cache, stream
 from .merge import RULES, merge, merge_backward, width
 from .noise import Noise
-
-BACKENDS = {"reference": reference, "cpu": cpu}
 
 PARAMETERS = {"W": "weight_ih", "U": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh", "own": "own",
               "W_hr": "weight_hr"}          # a field of Weights -> its name in params, before _l0 or _l0_reverse
@@ -48,7 +44,7 @@ class Recurrent(Layer):
     def __init__(self, cell, input_size, hidden_size, *, proj_size=0, num_layers, bidirectional, reverse, merge,
                  dropout, recurrent_dropout, zoneout, dtype, backend, seed):
         """zoneout: one probability for each of cell.states; all else as ``LSTM`` has it."""
-        super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
+        super().__init__(dtype, backend)
         self.cell = cell
         self.input_size = positive("input_size", input_size)
         self.hidden_size = positive("hidden_size", hidden_size)
@@ -78,10 +74,6 @@ class Recurrent(Layer):
                 for name, array in self._named(layer, direction, initial).items():
                     self._own(name, array)
 
-    @property
-    def _masking(self):
-        return masking.BACKENDS[self.backend]
-
     def arguments(self):
         """The arguments that build this layer again, but for dtype, backend and seed."""
         return {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
@@ -96,6 +88,7 @@ class Recurrent(Layer):
         one_of("masked_output", masked_output, ("zero", "hold"))
         flag("cache", caching)
         given = any(s is not None for s in initial.values())
+        recurrence, masking = self._module("recurrence"), self._module("masking")
         initial = self._states(initial, len(x))                             # copied by the loop over time
         if given:
             read = mask.any(axis=1)[:, None]                                # rows that are more than padding
@@ -109,13 +102,13 @@ class Recurrent(Layer):
             for k, direction in enumerate(self.directions):
                 row_bias = row_biases[k] if row_biases and layer == 0 else None
                 weights = self._weights(layer, direction)._replace(keep=drawn.keep(self.widths[0]), row_bias=row_bias)
-                half, states, run = BACKENDS[self.backend].forward(
+                half, states, run = recurrence.forward(
                     self.cell, weights, y, mask, [s[layer, k] for s in initial], direction.reverse,
                     drawn.zoneout(self.widths), caching)
                 for final, s in zip(finals, states):
                     final[layer, k] = s
                 held = masked_output == "hold" and layer == self.num_layers - 1
-                halves.append(self._masking.hold(half, mask, direction.reverse) if held else half)
+                halves.append(masking.hold(half, mask, direction.reverse) if held else half)
                 runs.append(run)
             cache.runs.append(runs)
             cache.halves.append(halves if self.merge == "mul" else [None] * len(halves))
@@ -131,6 +124,7 @@ class Recurrent(Layer):
         _, runs, halves, dropped, mask, masked_output = own_cache(cache, Cache, self.identity)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
+        recurrence, masking = self._module("recurrence"), self._module("masking")
         B, T = mask.shape
         width = ("dirs*" if self.merge == "concat" else "") + ("R" if self.proj_size else "H")
         shape, letters = (B, T, self.output_size), ("B", "T", width)
@@ -148,8 +142,8 @@ class Recurrent(Layer):
             for k, direction in enumerate(self.directions):
                 dh = d_halves[k]
                 if held:
-                    dh = self._masking.hold_backward(dh, mask, direction.reverse)       # half = hold(h)
-                dx_k, d_initial, d_weights = BACKENDS[self.backend].backward(
+                    dh = masking.hold_backward(dh, mask, direction.reverse)       # half = hold(h)
+                dx_k, d_initial, d_weights = recurrence.backward(
                     runs[layer][k], dh, [d[layer, k] for d in d_finals])
                 dx = dx_k if dx is None else dx + dx_k                      # both directions read the same x
                 for total, d in zip(d_initials, d_initial):
