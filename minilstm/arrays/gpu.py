@@ -17,12 +17,12 @@ from ..device.elementwise import (
 from ..device.elementwise import copy as copy_of
 from ..device.gpu import launch
 from ..device.kernel import B1, B2, Int, kernel
-from ..masking.gpu import select
+from ..masking import gpu as masking
 from ..matmul.gpu import column_sums
 
 __all__ = ["accumulated", "add", "cleared", "column_sums", "columns", "copy_into", "copy_of", "empty", "finite_or_nan",
-           "floats", "from_numpy", "frozen", "mask_of", "multiply", "rows_with_steps", "scaled", "select",
-           "side_by_side", "to_numpy", "zeros"]
+           "floats", "from_numpy", "frozen", "is_frozen", "mask_of", "multiply", "nothing", "rows_with_steps", "scaled",
+           "select", "side_by_side", "to_numpy", "zeros"]
 
 KINDS = "a plain NumPy array, or one on the GPU,"       # as messages have it
 
@@ -73,30 +73,38 @@ def to_numpy(array):
 
 
 def frozen(array):
-    """A DeviceArray of these numbers that nobody else can write to."""
-    found = placed("array", array)
-    if found is None:
-        return to_device(array)
-    return found if isinstance(array, DeviceArray) else copy_of(found)
+    return to_device(array)
+
+
+def is_frozen(array):
+    return isinstance(array, DeviceArray)
 
 
 # ----------------------------------------------------------------------------------------------------------- gradients
 
+def nothing(shape, dtype):
+    """Always the same array for one shape, so that it is known to hold zeros without a look at them."""
+    return _zeros_of(current(), tuple(shape))
+
+
 @functools.lru_cache(maxsize=256)
-def _nothing(device, shape):
-    """The zeros that all cleared gradients of one shape share, and that are known to be zeros without a look at them"""
+def _zeros_of(device, shape):
     return zeros(shape)
 
 
 def cleared(gradient):
-    return _nothing(current(), gradient.shape)
+    return nothing(gradient.shape, gradient.dtype)
 
 
 def accumulated(gradient, d):
-    return d if gradient is _nothing(current(), gradient.shape) else add(gradient, d)
+    return d if gradient is nothing(gradient.shape, gradient.dtype) else add(gradient, d)
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
+
+def select(x, mask, copy=True):
+    return masking.select(x, mask)
+
 
 def rows_with_steps(mask):
     found = empty(len(mask), bool)

@@ -2,11 +2,11 @@
 import numpy as np
 
 from ..arguments import floats, mask_of
-from ..masking.reference import select
+from ..masking import reference
 
 __all__ = ["accumulated", "add", "cleared", "column_sums", "columns", "copy_into", "copy_of", "empty", "finite_or_nan",
-           "floats", "from_numpy", "frozen", "mask_of", "multiply", "rows_with_steps", "scaled", "select",
-           "side_by_side", "to_numpy", "zeros"]
+           "floats", "from_numpy", "frozen", "is_frozen", "mask_of", "multiply", "nothing", "rows_with_steps", "scaled",
+           "select", "side_by_side", "to_numpy", "zeros"]
 
 empty, zeros = np.empty, np.zeros
 
@@ -24,22 +24,31 @@ def to_numpy(array):
 
 
 def frozen(array):
-    """A read-only copy."""
+    """A read-only copy, for a parameter."""
     array = np.array(array, order="C")
     array.flags.writeable = False
     return array
 
 
+def is_frozen(array):
+    return not array.flags.writeable
+
+
 # ----------------------------------------------------------------------------------------------------------- gradients
 
+def nothing(shape, dtype):
+    """Zeros, for a gradient to begin with."""
+    return np.zeros(shape, dtype)
+
+
 def cleared(gradient):
-    """Zeros in place of a gradient."""
+    """Zeros in place of a gradient; on the host it is the same array."""
     gradient.fill(0)
     return gradient
 
 
 def accumulated(gradient, d):
-    """gradient + d.  On the host it is the same array."""
+    """gradient + d; on the host it is the same array."""
     gradient += d
     return gradient
 
@@ -93,6 +102,11 @@ def side_by_side(arrays):
 def columns(array, first, last):
     """array[..., first:last]"""
     return np.ascontiguousarray(array[..., first:last])
+
+
+def select(x, mask, copy=True):
+    """x (B,T,F) at the real steps, 0 at the others: a new array, or, without a copy, x itself where all are real."""
+    return x if not copy and mask.all() else reference.select(x, mask)
 
 
 def rows_with_steps(mask):

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import describe, flag, floats, mask_of, one_of, positive
-from ..layers.layer import ConditionedGradients, Layer, frozen, own_cache
+from ..arrays.host import frozen
+from ..layers.layer import ConditionedGradients, Layer, own_cache
 from ..layers.lstm import LSTM
 from ..layers.one_state import GRU, RNN
 from .attending import AttendConditions, AttendTime

@@ -4,14 +4,14 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import cells
+from ..arrays.host import finite_or_nan, select
 from ..arguments import describe, flag, floats, mask_of, one_of, positive
 from ..cells.gru_d import Imputed, impute, impute_backward
-from ..masking.reference import select
 from ..sequences.missing import last_true, no_nan, time_since_seen
 from ..sequences.shapes import observed_array
 from .layer import Layer, stream
 from .one_state import Gradients, Output
-from .recurrent import PARAMETERS, Direction, initial_weights, not_infinite
+from .recurrent import PARAMETERS, Direction, initial_weights
 
 FADING_AT_FIRST = 0.3, 0.1      # w_x, and the sum of a row of W_h: memories of some units of time
 
@@ -91,9 +91,9 @@ class GRUD(Layer):
         flag("cache", cache)
         h0 = (np.zeros((1, 1, B, H), self.dtype) if h0 is None else
               floats("h0", h0, self.dtype, (1, 1, B, H), ("layers", "dirs", "B", "H")))
-        h0 = not_infinite(h0, mask.any(axis=1)[:, None])
+        h0 = finite_or_nan(h0[0, 0], mask.any(axis=1))
         measured = _measured(x, observed, mask)
-        x = not_infinite(np.where(measured, x, 0))
+        x = finite_or_nan(np.where(measured, x, 0))
         delta = time_since_seen(measured, mask, times, self.dtype.type(0).real.dtype).astype(self.dtype)
         source = last_true(measured)
         x_last = np.where(source >= 0, np.take_along_axis(x, np.maximum(source, 0), axis=1), self._mean)
@@ -102,7 +102,7 @@ class GRUD(Layer):
         read, imputed = impute(x, measured, x_last, self._mean, delta, self._param("decay_x_weight"),
                                self._param("decay_x_bias"), a_h)
         read = select(read, mask)
-        y, (h_n,), run = self._module("recurrence").forward(self.cell, self._weights(), read, mask, [h0[0, 0]],
+        y, (h_n,), run = self._module("recurrence").forward(self.cell, self._weights(), read, mask, [h0],
                                                             caching=cache)
         if masked_output == "hold":
             y = self._module("masking").hold(y, mask)

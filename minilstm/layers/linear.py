@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe, flag, floats, positive
+from .. import backends
+from ..arguments import describe, flag, positive
 from .layer import Layer, stream
 
 
@@ -23,8 +24,11 @@ class Linear(Layer):
     input_size    D
     output_size   F
     bias          without one, y = x @ weight.T
+    backend       "cpu", "reference" or "gpu", as ``LSTM`` has it
     seed          of the initial weights, Glorot uniform; None: all zero.  The bias begins at 0.
     """
+
+    backends = backends.NAMES
 
     def __init__(self, input_size, output_size, *, bias=True, dtype="float32", backend="cpu", seed=0):
         super().__init__(dtype, backend)
@@ -45,16 +49,13 @@ class Linear(Layer):
 
         Raises TypeError or ValueError where x has another dtype or width."""
         keeps = flag("cache", cache)
-        if not isinstance(x, np.ndarray) or x.ndim < 1:
-            raise TypeError(f"x: expected a {self.dtype} array (..., D={self.input_size}), got {describe(x)}")
-        leading = (None,) * (x.ndim - 1)
-        x = floats("x", x, self.dtype, (*leading, self.input_size), ("...",) * len(leading) + ("D",))
+        x = self.arrays.floats("x", x, self.dtype, (..., self.input_size), ("...", "D"))
         shape = (*x.shape[:-1], self.output_size)
         weight = self._param("weight")
         bias = self._param("bias") if "bias" in self.params else None
         rows = x.reshape(math.prod(x.shape[:-1]), self.input_size)
         y = self._module("matmul").product(rows, weight.T, bias)
-        return y.reshape(shape), Cache(rows.copy(), weight, shape) if keeps else None
+        return y.reshape(shape), Cache(self.arrays.copy_of(rows), weight, shape) if keeps else None
 
     def backward(self, cache, dy):
         """dy (...,F), the gradient of y -> dx (...,D); adds to ``grads``."""
@@ -62,11 +63,11 @@ class Linear(Layer):
             raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
         x, weight, shape = cache
         product = self._module("matmul").product
-        dy = floats("dy", dy, self.dtype, shape, ("...",) * (len(shape) - 1) + ("F",))
+        dy = self.arrays.floats("dy", dy, self.dtype, shape, ("...",) * (len(shape) - 1) + ("F",))
         dy = dy.reshape(len(x), self.output_size)
         dx = product(dy, weight)                        # y = x @ weight.T + bias
         gradients = {"weight": product(dy.T, x)}        # y = x @ weight.T + bias
         if "bias" in self.params:
-            gradients["bias"] = dy.sum(axis=0)          # y = x @ weight.T + bias
+            gradients["bias"] = self.arrays.column_sums(dy)     # y = x @ weight.T + bias
         self._add_grads(gradients)
         return dx.reshape(*shape[:-1], self.input_size)
