@@ -16,3 +16,8 @@ NAMES = (*HOST, "gpu")
 def module(package, backend):
     """For example ``minilstm/recurrence/gpu.py``, of ("recurrence", "gpu")."""
     return importlib.import_module(f".{package}.{backend}", __package__)
+
+
+def arrays(backend):
+    """The module of ``minilstm/arrays`` for the arrays of a backend."""
+    return module("arrays", "gpu" if backend == "gpu" else "host")

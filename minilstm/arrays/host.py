@@ -4,11 +4,18 @@ import numpy as np
 from ..arguments import floats, mask_of
 from ..masking import reference
 
-__all__ = ["accumulated", "add", "cleared", "column_sums", "columns", "copy_into", "copy_of", "empty", "finite_or_nan",
-           "floats", "from_numpy", "frozen", "is_frozen", "mask_of", "multiply", "nothing", "rows_with_steps", "scaled",
-           "select", "side_by_side", "to_numpy", "zeros"]
+__all__ = ["KINDS", "KNOWN", "accumulated", "add", "adopted", "cleared", "column_sums", "columns", "copy_into",
+           "copy_of", "data", "empty", "everywhere", "finite_or_nan", "floats", "from_numpy", "frozen", "integers",
+           "is_frozen", "mask_of", "multiply", "nothing", "rows_with_steps", "scaled", "select", "side_by_side", "take",
+           "to_numpy", "zeros"]
 
 empty, zeros = np.empty, np.zeros
+KNOWN, KINDS = (np.ndarray,), "a NumPy array"           # what may be passed in
+
+
+def adopted(name, value):
+    """``value``, if it is an array of another library on a GPU as a DeviceArray, where the backend can use it."""
+    return value
 
 
 # ------------------------------------------------------------------------------------------------ there and back again
@@ -21,6 +28,16 @@ def from_numpy(array):
 def to_numpy(array):
     """A copy of the user's own."""
     return array.copy()
+
+
+def data(name, array):
+    """What batches are taken of, checked as far as the backend is in need of it."""
+    return array
+
+
+def integers(array):
+    """Integers as kernels take them."""
+    return array
 
 
 def frozen(array):
@@ -93,6 +110,16 @@ def column_sums(A):
 
 
 # ---------------------------------------------------------------------------------------------------- rows and columns
+
+def everywhere(shape):
+    """A mask that is True everywhere."""
+    return np.ones(shape, bool)
+
+
+def take(array, rows):
+    """array[rows] along the first axis."""
+    return array[rows]
+
 
 def side_by_side(arrays):
     """One behind the other along the last axis."""

@@ -133,7 +133,7 @@ class Layer:
     @property
     def arrays(self):
         """The module of ``minilstm/arrays`` that fits this layer."""
-        return backends.module("arrays", "gpu" if self.backend == "gpu" else "host")
+        return backends.arrays(self.backend)
 
     def _own(self, name, array):
         """Make ``array``, NumPy's, a parameter."""
