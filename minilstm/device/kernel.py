@@ -28,7 +28,7 @@ from numba.np.numpy_support import as_dtype
 # F: float32, I: int32, B: bool; with the number of axes of a C-contiguous array
 F1, F2, F3, F4 = (types.Array(types.float32, axes, "C") for axes in (1, 2, 3, 4))
 I1, I2 = (types.Array(types.int32, axes, "C") for axes in (1, 2))
-B1, B2 = (types.Array(types.boolean, axes, "C") for axes in (1, 2))
+B1, B2, B3 = (types.Array(types.boolean, axes, "C") for axes in (1, 2, 3))
 Float, Int = types.float32, types.int32
 
 
