@@ -31,6 +31,12 @@ def read_as_tf32(bits):
 
 def make(simulator):
     """The functions of ``ptx.py`` for one simulator, as a namespace."""
+    def load(array, index):
+        return array.read(array.flat_place(index))
+
+    def store(array, index, value):
+        array.write(array.flat_place(index), value)
+
     def load4(array, index):
         place = array.place4(index)
         return array.read(place), array.read(place + 1), array.read(place + 2), array.read(place + 3)
@@ -82,6 +88,7 @@ def make(simulator):
             shared.write(target + k, array.read(source + k) if k < count else F(0))
 
     return SimpleNamespace(
+        load=load, store=store,
         load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
         reciprocal=reciprocal, bits_of=lambda x: int(F(x).view(np.int32)),
         float_of=lambda bits: np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4,
