@@ -35,6 +35,18 @@ def make(simulator):
     def place(array, index):
         return tuple(int(i) for i in np.unravel_index(index, array.shape)) if array.ndim > 1 else index
 
+    def check(array, index):
+        if not 0 <= index < array.size:
+            raise SimulationError(f"{array.name}: number {index} of {array.size}")
+
+    def load(array, index):
+        check(array, int(index))
+        return array[place(array, int(index))]
+
+    def store(array, index, value):
+        check(array, int(index))
+        array[place(array, int(index))] = value
+
     def load4(array, index):
         index = int(index)
         check4(array, index)
@@ -50,6 +62,9 @@ def make(simulator):
                 array[place(array, index + k)] = value
             else:
                 flat(array)[index + k] = value
+
+    def load4_relaxed(array, index):
+        return load4(array, index)
 
     def poll4(array, index, error):
         check4(array, int(index))
@@ -95,7 +110,8 @@ def make(simulator):
             shared[place(shared, int(to) + k)] = flat(array)[int(index) + k] if k < count else F(0)
 
     return SimpleNamespace(
-        load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
+        load=load, store=store, load4=load4, store4=store4, load4_relaxed=load4_relaxed, poll4=poll4,
+        store_relaxed=store_relaxed, exp2=exp2, log2=log2,
         reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32), float_of=lambda bits: np.int32(bits).view(F),
         to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4, copies_commit=lambda: None,
         copies_wait=lambda pending: None)
