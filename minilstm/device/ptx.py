@@ -145,6 +145,18 @@ def poll4(typingctx, array, index, error):
 
 
 @intrinsic
+def load4_relaxed(typingctx, array, index):
+    """Four floats, as they are now, UNWRITTEN or not: the first look of a wait, so that several can be under way."""
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], *args)
+        found = _asm(builder, ir.LiteralStructType([F32] * 4), [pointer.type],
+                     "ld.relaxed.gpu.global.v4.f32 {$0,$1,$2,$3}, [$4];", "=f,=f,=f,=f,l,~{memory}", [pointer])
+        return _floats(context, builder, [builder.extract_value(found, k) for k in range(4)])
+
+    return FLOAT4(array, index), codegen
+
+
+@intrinsic
 def store_relaxed(typingctx, array, index, value):
     """Write a float that other blocks poll: in the memory model of PTX an ordinary store would race with them."""
     def codegen(context, builder, signature, args):
@@ -215,7 +227,7 @@ def mma_tf32(typingctx, a, b, c):
         code = ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                 "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};")
         found = _asm(builder, ir.LiteralStructType([F32] * 4), [I32] * 6 + [F32] * 4, code,
-                     "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", operands, side_effect=False)
+                     "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", operands)
         return _floats(context, builder, [builder.extract_value(found, k) for k in range(4)])
 
     return FLOAT4(types.UniTuple(types.int32, 4), types.UniTuple(types.int32, 2), FLOAT4), codegen

@@ -46,6 +46,14 @@ def make(simulator):
         for k, value in enumerate(values):
             array.write(place + k, value)
 
+    def load4_relaxed(array, index):
+        place = array.place4(index)
+        return tuple(array.read_relaxed(place + k) for k in range(4))
+
+    def load4_relaxed(array, index):
+        place = array.place4(index)
+        return tuple(array.read_relaxed(place + k) for k in range(4))
+
     def poll4(array, index, error):
         place = array.place4(index)
         while True:
@@ -88,9 +96,9 @@ def make(simulator):
             shared.write(target + k, array.read(source + k) if k < count else F(0))
 
     return SimpleNamespace(
-        load=load, store=store,
-        load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
-        reciprocal=reciprocal, bits_of=lambda x: int(F(x).view(np.int32)),
+        load=load, store=store, load4=load4, store4=store4, load4_relaxed=load4_relaxed, poll4=poll4,
+        store_relaxed=store_relaxed, exp2=exp2, log2=log2, reciprocal=reciprocal,
+        bits_of=lambda x: int(F(x).view(np.int32)),
         float_of=lambda bits: np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4,
         copies_commit=lambda: None, copies_wait=lambda pending: None)
 
