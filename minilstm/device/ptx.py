@@ -49,7 +49,25 @@ def _floats(context, builder, values):
     return context.make_tuple(builder, FLOAT4, values)
 
 
-# ------------------------------------------------------------------------------------------------------- 16-byte access
+# ------------------------------------------------------------------------------------------------ one float, or 16 bytes
+
+@intrinsic
+def load(typingctx, array, index):
+    """array[index], without the instructions that let an index of Python be negative."""
+    def codegen(context, builder, signature, args):
+        return builder.load(_pointer(context, builder, signature.args[0], *args))
+
+    return types.float32(array, index), codegen
+
+
+@intrinsic
+def store(typingctx, array, index, value):
+    """array[index] = value, likewise."""
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], _pointer(context, builder, signature.args[0], args[0], args[1]))
+
+    return types.void(array, index, types.float32), codegen
+
 
 @intrinsic
 def load4(typingctx, array, index):
@@ -208,6 +226,19 @@ def copy4(typingctx, shared, to, array, index, count):
         source = _pointer(context, builder, signature.args[2], args[2], args[3])
         size = builder.shl(builder.trunc(args[4], I32) if args[4].type.width > 32 else args[4], I32(2))
         _asm(builder, VOID, [I32, source.type, I32], "cp.async.cg.shared.global [$0], [$1], 16, $2;", "r,l,r,~{memory}",
+             [target, source, size])
+
+    return types.void(shared, to, array, index, count), codegen
+
+
+@intrinsic
+def copy1(typingctx, shared, to, array, index, count):
+    """Begin to copy array[index] to shared[to], or a zero if count is 0.  array[index] must be in the array even then."""
+    def codegen(context, builder, signature, args):
+        target = _shared_address(context, builder, signature.args[0], args[0], args[1])
+        source = _pointer(context, builder, signature.args[2], args[2], args[3])
+        size = builder.shl(builder.trunc(args[4], I32) if args[4].type.width > 32 else args[4], I32(2))
+        _asm(builder, VOID, [I32, source.type, I32], "cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}",
              [target, source, size])
 
     return types.void(shared, to, array, index, count), codegen

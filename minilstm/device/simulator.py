@@ -16,6 +16,7 @@ What it does beyond computing:
 *   the order of threads is fixed or, with a seed, shuffled anew at every turn;
 *   shared, local and freshly allocated memory holds NaN, so that a read of what nobody wrote shows;
 *   each index is checked, and so is the alignment of 16-byte accesses;
+*   what is copied asynchronously arrives when it is waited for, and until then its place holds NaN;
 *   two accesses to one place of shared memory by two threads, one of them a write, with no barrier between them, are
     noted in ``races``;
 *   a state in which nobody can go on is an error.
@@ -233,6 +234,7 @@ class Thread(greenlet):
         self.place = Place(index, 0, 0)
         self.waits_for, self.started = None, False
         self.shared_calls = self.exchanges = 0
+        self.copies = [[]]                                      # asynchronous ones under way, by group
 
 
 class FakeCuda:

@@ -32,8 +32,25 @@ def make(simulator):
             raise SimulationError(f"{array.name}: 16 bytes at number {index} of {array.size}, which has to be a "
                                   "multiple of 4 inside of it")
 
+    def check_flat(array, index):
+        if not 0 <= index < array.size:
+            raise SimulationError(f"{array.name}: number {index} of {array.size}")
+
     def place(array, index):
         return tuple(int(i) for i in np.unravel_index(index, array.shape)) if array.ndim > 1 else index
+
+    def load(array, index):
+        if isinstance(array, SharedArray):
+            return array[place(array, int(index))]
+        check_flat(array, index)
+        return flat(array)[int(index)]
+
+    def store(array, index, value):
+        if isinstance(array, SharedArray):
+            array[place(array, int(index))] = value
+        else:
+            check_flat(array, index)
+            flat(array)[int(index)] = value
 
     def load4(array, index):
         index = int(index)
@@ -88,17 +105,35 @@ def make(simulator):
         left, right = column_of_b(2 * t), column_of_b(2 * t + 1)
         return F(c[0] + top @ left), F(c[1] + top @ right), F(c[2] + bottom @ left), F(c[3] + bottom @ right)
 
+    def begin_copy(shared, to, values):
+        for k in range(len(values)):
+            shared[place(shared, int(to) + k)] = F(np.nan)
+        simulator.current.copies[-1].append((shared, int(to), values))
+
     def copy4(shared, to, array, index, count):
         check4(array, int(index))
         check4(shared, int(to))
-        for k in range(4):
-            shared[place(shared, int(to) + k)] = flat(array)[int(index) + k] if k < count else F(0)
+        begin_copy(shared, to, [flat(array)[int(index) + k] if k < count else F(0) for k in range(4)])
+
+    def copy1(shared, to, array, index, count):
+        check_flat(array, index)
+        begin_copy(shared, to, [flat(array)[int(index)] if count else F(0)])
+
+    def copies_commit():
+        simulator.current.copies.append([])
+
+    def copies_wait(pending):
+        groups = simulator.current.copies
+        while len(groups) - 1 > pending:
+            for shared, to, values in groups.pop(0):
+                for k, value in enumerate(values):
+                    shared[place(shared, to + k)] = value
 
     return SimpleNamespace(
-        load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
+        load=load, store=store, load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
         reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32), float_of=lambda bits: np.int32(bits).view(F),
-        to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4, copies_commit=lambda: None,
-        copies_wait=lambda pending: None)
+        to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4, copy1=copy1, copies_commit=copies_commit,
+        copies_wait=copies_wait)
 
 
 # --------------------------------------------------------- formulas whose NumPy forms are slow for one number at a time
