@@ -250,6 +250,19 @@ def copy4(typingctx, shared, to, array, index, count):
 
 
 @intrinsic
+def copy1(typingctx, shared, to, array, index, count):
+    """Begin to copy array[index] to shared[to], or a zero if count is 0.  array[index] must be in the array even then."""
+    def codegen(context, builder, signature, args):
+        target = _shared_address(context, builder, signature.args[0], args[0], args[1])
+        source = _pointer(context, builder, signature.args[2], args[2], args[3])
+        size = builder.shl(builder.trunc(args[4], I32) if args[4].type.width > 32 else args[4], I32(2))
+        _asm(builder, VOID, [I32, source.type, I32], "cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}",
+             [target, source, size])
+
+    return types.void(shared, to, array, index, count), codegen
+
+
+@intrinsic
 def copies_commit(typingctx):
     """The copies begun since the last commit are one group."""
     def codegen(context, builder, signature, args):
