@@ -280,6 +280,11 @@ class FakeCuda:
     def shfl_up_sync(self, mask, value, distance):
         return self.simulator.shuffle(value, lambda own: own - distance if own >= distance else own)
 
+    def ballot_sync(self, mask, predicate):
+        """The answers of a warp's lanes, as the bits of an int32."""
+        bits = sum(1 << lane for lane, answer in enumerate(self.simulator.exchange(bool(predicate))) if answer)
+        return np.uint32(bits).view(np.int32)
+
     def fma(self, a, b, c):
         return np.float32(np.float64(a) * np.float64(b) + np.float64(c))
 
