@@ -81,9 +81,10 @@ def _backward(q, k, v, w, key_mask, query_mask, causal, heads, scale, context, s
     kind = w is not None, A, F, bool(causal), aligned(A, F, q, k, v, d_context)
     given = (flat(q), flat(k), flat(v), _or_empty(w), key_mask, query_mask, np.float32(scale), heads, width_q, width_v,
              flat(d_context), flat(known))
-    launch(query_gradient_kernel(*kind), (B * heads * summed(A).count, _tiles(Tq)), *given, flat(dq), flat(dw))
-    launch(key_gradient_kernel(*kind), (B * heads * max(summed(A).count, summed(F).count), _tiles(Tk)), *given,
-           flat(dk), flat(dv))
+    parts_of_A, parts_of_F = (summed(width, fewer=w is not None).count for width in (A, F))
+    launch(query_gradient_kernel(*kind), (B * heads * parts_of_A, _tiles(Tq)), *given, flat(dq), flat(dw))
+    launch(key_gradient_kernel(*kind), (B * heads * max(parts_of_A, parts_of_F), _tiles(Tk)), *given, flat(dk),
+           flat(dv))
     return dq, dk, dv, column_sums(dw)
 
 

@@ -3,8 +3,9 @@
     of_queries      a block has ROWS queries, and the keys pass by: dq, and for the additive score a part of dw
     of_keys         a block has ROWS keys, and the queries pass by: dk and dv
 
-So each gradient is summed by one thread, in one order, and nothing is added to memory that others add to.  The sums over
-all keys that a softmax's gradient needs are known before, from the forward pass (Dao et al. 2022, algorithm 4):
+So each gradient is summed by one thread, in one order, and nothing is added to memory that others add to.  The sums
+over all keys that the gradient of a softmax needs are known before, from the forward pass (Dao et al. 2022, algorithm
+4):
 
     top, share = 1 / total, delta = d_context . context     of each query: ``describe_queries``
     p  = exp(score - top) * share                           the weight
@@ -24,10 +25,10 @@ from ..device import ptx
 from ..device.kernel import B2, F1, Float, Int, device_function, kernel
 from .gpu_scores import additive_scores, additive_sums, dot_scores, products
 from .gpu_tiles import (
-    ALL, PASSING, ROWS, THREADS, WEIGHTS, ZERO, loader, real_rows, real_steps, scored, seeing, storer,
+    ALL, PASSING, ROWS, THREADS, WEIGHTS, ZERO, ZEROS, loader, real_rows, real_steps, scored, seeing, storer,
     summed)
 
-WEIGHTS_SIZE = ROWS * WEIGHTS
+WEIGHTS_SIZE, FACTS_SIZE = ROWS * WEIGHTS, PASSING * 4
 
 
 # ----------------------------------------------------------------------------------------- what is known of each query
@@ -71,6 +72,17 @@ def clear(s):
             s[i, j] = ZERO
 
 
+@device_function
+def load_facts(facts, known, real, start):
+    """facts (PASSING,4) = top, share, delta, 0 of the queries that pass by."""
+    query = cuda.threadIdx.x
+    if query < PASSING:
+        values = ZEROS
+        if real >> query & 1 != 0:
+            values = ptx.load4(known, start + query * 4)
+        ptx.store4(facts, query * 4, values[0], values[1], values[2], values[3])
+
+
 @functools.cache
 def reader(width, columns, aligned):
     """Of a thread's own rows and columns, for the additive score."""
@@ -95,7 +107,7 @@ def reader(width, columns, aligned):
 @functools.cache
 def query_gradient_kernel(additive, A, F, causal, aligned):
     """Blocks: (B * heads * parts of A's columns, parts of the queries)."""
-    of_k, of_v, of_dq = scored(A), scored(F), summed(A)
+    of_k, of_v, of_dq = scored(A), scored(F), summed(A, additive)
     A_columns, A_stride, F_columns, F_stride = of_k.columns, of_k.stride, of_v.columns, of_v.stride
     columns, parts, mine = of_dq.columns, of_dq.count, of_dq.columns // 8
     own_size, other_size = ROWS * max(A_stride, F_stride), PASSING * max(A_stride, F_stride)
@@ -111,10 +123,11 @@ def query_gradient_kernel(additive, A, F, causal, aligned):
     add_gradients = additive_sums(A, columns, True)
     sees, read, store = seeing(causal), reader(A, columns, aligned), storer(A, columns, aligned)
 
-    @kernel(threads=THREADS, blocks_per_sm=2 if columns > 64 else 3)
-    def of_queries(q: F1, k: F1, v: F1, w: F1, key_mask: B2, query_mask: B2, scale: Float, heads: Int, q_step: Int, v_step: Int,
-                   d_context: F1, known: F1, dq: F1, dw: F1):
-        """dw (B * parts of the queries, heads * A): what each block finds."""
+    @kernel(threads=THREADS, blocks_per_sm=2 if additive or columns > 64 else 3)
+    def of_queries(q: F1, k: F1, v: F1, w: F1, key_mask: B2, query_mask: B2, scale: Float, heads: Int, q_step: Int,
+                   v_step: Int, d_context: F1, known: F1, dq: F1, dw: F1):
+        """dw (B * parts of the queries, heads * A): what each block finds.  q_step, v_step: numbers from one step of q
+        and k, and of v, to the next."""
         own = cuda.shared.array(own_size, float32, alignment=16)
         other = cuda.shared.array(other_size, float32, alignment=16)
         passing = cuda.shared.array(passing_size, float32, alignment=16)
@@ -220,7 +233,7 @@ def query_gradient_kernel(additive, A, F, causal, aligned):
 @functools.cache
 def key_gradient_kernel(additive, A, F, causal, aligned):
     """Blocks: (B * heads * parts of the wider of A and F, parts of the keys)."""
-    of_q, of_d, of_dk, of_dv = scored(A), scored(F), summed(A), summed(F)
+    of_q, of_d, of_dk, of_dv = scored(A), scored(F), summed(A, additive), summed(F, additive)
     A_columns, A_stride, F_columns, F_stride = of_q.columns, of_q.stride, of_d.columns, of_d.stride
     dk_columns, dv_columns, parts = of_dk.columns, of_dv.columns, max(of_dk.count, of_dv.count)
     dk_mine, dv_mine, kept = dk_columns // 8, dv_columns // 8, dk_columns // 8 if additive else 1
@@ -241,12 +254,13 @@ def key_gradient_kernel(additive, A, F, causal, aligned):
     store_dk, store_dv = storer(A, dk_columns, aligned), storer(F, dv_columns, aligned)
 
     @kernel(threads=THREADS, blocks_per_sm=2)
-    def of_keys(q: F1, k: F1, v: F1, w: F1, key_mask: B2, query_mask: B2, scale: Float, heads: Int, q_step: Int, v_step: Int,
-                d_context: F1, known: F1, dk: F1, dv: F1):
+    def of_keys(q: F1, k: F1, v: F1, w: F1, key_mask: B2, query_mask: B2, scale: Float, heads: Int, q_step: Int,
+                v_step: Int, d_context: F1, known: F1, dk: F1, dv: F1):
         own = cuda.shared.array(own_size, float32, alignment=16)
         other = cuda.shared.array(other_size, float32, alignment=16)
         passing = cuda.shared.array(passing_size, float32, alignment=16)
         weights = cuda.shared.array(WEIGHTS_SIZE, float32, alignment=16)
+        facts = cuda.shared.array(FACTS_SIZE, float32, alignment=16)
         x = cuda.threadIdx.x % 8
         y = cuda.threadIdx.x // 8
         b = cuda.blockIdx.x // (heads * parts)
@@ -285,6 +299,8 @@ def key_gradient_kernel(additive, A, F, causal, aligned):
                 clear(s)
                 for a in range(0, A, A_columns):
                     cuda.syncthreads()
+                    if a == 0:
+                        load_facts(facts, known, real, ((b * heads + head) * Tq + query) * 4)
                     load_keys(own, k, keys, start_k, q_step, a)
                     load_queries(other, q, real, start_q, q_step, a)
                     cuda.syncthreads()
@@ -298,9 +314,7 @@ def key_gradient_kernel(additive, A, F, causal, aligned):
                     add_dots(dp, own, other, w, head, f)                                    # context = p @ v
 
                 for j in range(4):
-                    top, share, delta = ZERO, ZERO, ZERO
-                    if real >> x + 8 * j & 1 != 0:
-                        top, share, delta, _ = ptx.load4(known, ((b * heads + head) * Tq + query + x + 8 * j) * 4)
+                    top, share, delta, _ = ptx.load4(facts, (x + 8 * j) * 4)
                     for i in range(4):
                         seen = share != ZERO and sees(real, x + 8 * j, query + x + 8 * j, first + y + 16 * i)
                         p = exp(s[i, j] * scale - top) * share if seen else ZERO

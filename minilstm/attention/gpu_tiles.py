@@ -27,7 +27,7 @@ from ..device.kernel import device_function
 ROWS, PASSING, THREADS = 64, 32, 128
 SCORED = 32                 # columns of a slice for scores, at most
 SUMMED = 128                # columns that a block sums, at most: for more of them there are more blocks
-WEIGHTS = 40                # numbers from one row of weights to the next: writes by columns x + 8 * j meet no bank twice
+WEIGHTS = 40                # numbers from a row of weights to the next, so that writes to x + 8 * j meet no bank twice
 ALL = 0xffffffff            # lanes of a warp
 
 ZERO = np.float32(0)
@@ -53,8 +53,9 @@ def scored(width):
     return Slices(width, _power_of_two(width, 4, SCORED))
 
 
-def summed(width):
-    return Slices(width, _power_of_two(width, 32, SUMMED))
+def summed(width, fewer=False):
+    """fewer: half as many, for kernels that keep more for each of them."""
+    return Slices(width, _power_of_two(width, 32, SUMMED // 2 if fewer else SUMMED))
 
 
 def _power_of_two(width, least, most):
@@ -65,7 +66,7 @@ def _power_of_two(width, least, most):
 
 @device_function
 def real_steps(mask, b, first):
-    """PASSING steps from ``first`` on, as the bits of an integer: 1 for a real one.  All lanes of a warp ask together."""
+    """PASSING steps from ``first`` on, as the bits of an integer: 1 for a real one.  The lanes of a warp ask together."""
     t = first + cuda.threadIdx.x % 32
     return cuda.ballot_sync(ALL, t < mask.shape[1] and mask[b, t])
 
