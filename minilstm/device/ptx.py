@@ -12,7 +12,8 @@ instructions find them.
 from llvmlite import ir
 
 try:                                                    # numba-cuda; without it, what Numba itself has: enough for the
-    from numba.cuda import types                        # simulator, in which no instruction of this file is compiled
+    import numba_cuda                                   # noqa: F401 (simulator, which compiles nothing of this file)
+    from numba.cuda import types
     from numba.cuda.extending import intrinsic
 except ImportError:
     from numba.core import types

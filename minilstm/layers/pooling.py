@@ -3,7 +3,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import masking
 from ..arguments import describe, flag, floats, mask_of, one_of
 from .layer import Layer
 
@@ -33,7 +32,7 @@ class Pooling(Layer):
     pools = True
 
     def __init__(self, how, *, dtype="float32", backend="cpu"):
-        super().__init__(dtype, one_of("backend", backend, tuple(masking.BACKENDS)))
+        super().__init__(dtype, backend)
         self.how = one_of("how", how, HOWS)
 
     def arguments(self):
@@ -47,7 +46,7 @@ class Pooling(Layer):
         x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "F"))
         mask = mask_of(x, mask, lengths)
         keeps = flag("cache", cache)
-        kernels, half, source = masking.BACKENDS[self.backend], x.shape[2] // 2, None
+        kernels, half, source = self._module("masking"), x.shape[2] // 2, None
         if self.how == "ends":
             if x.shape[2] % 2:
                 raise ValueError(f"x: expected an even number of features, two halves of one size, got {describe(x)}")
@@ -67,7 +66,7 @@ class Pooling(Layer):
         if how != self.how:
             raise ValueError(f"cache: expected one of this layer, how={self.how!r}, got one of how={how!r}")
         dy = floats("dy", dy, self.dtype, (len(mask), None), ("B", "F"))
-        kernels, half = masking.BACKENDS[self.backend], dy.shape[1] // 2
+        kernels, half = self._module("masking"), dy.shape[1] // 2
         if how == "ends":
             return np.concatenate([kernels.last_valid_backward(np.ascontiguousarray(dy[:, :half]), mask),
                                    kernels.first_valid_backward(np.ascontiguousarray(dy[:, half:]), mask)], axis=2)

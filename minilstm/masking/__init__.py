@@ -22,10 +22,9 @@ import numbers
 
 import numpy as np
 
+from .. import backends
 from ..arguments import FLOATS, describe, flag, floats, one_of
-from . import cpu, reference
 
-BACKENDS = {"reference": reference, "cpu": cpu}
 AXES = ("D", "TD", "BD", "BTD")                                         # that a feature mask may have
 
 
@@ -154,7 +153,7 @@ def masked_max_backward(d_max, mask, source, *, backend="cpu"):
 # ---------------------------------------------------------------------------------------------- what may be passed in
 
 def _of(backend):
-    return BACKENDS[one_of("backend", backend, tuple(BACKENDS))]
+    return backends.module("masking", one_of("backend", backend, backends.HOST))
 
 
 def _floats(name, value, letters):
