@@ -56,7 +56,7 @@ def forward_kernel(additive, A, F, causal, aligned):
     add_products, add_seen = products(F, F_columns, False), products(F, F_columns, True)
     sees, store = seeing(causal), storer(F, F_columns, aligned)
 
-    @kernel(threads=THREADS, blocks_per_sm=2 if F_columns > 64 else 3 if additive else 4)
+    @kernel(threads=THREADS, blocks_per_sm=2 if F_columns > 64 else 3)
     def forward(q: F1, k: F1, v: F1, w: F1, key_mask: B2, query_mask: B2, scale: Float, heads: Int, q_step: Int,
                 v_step: Int, context: F1, sums: F1):
         """q_step, v_step: numbers from one step of q and k, and of v, to the next."""

@@ -66,7 +66,7 @@ def _power_of_two(width, least, most):
 
 @device_function
 def real_steps(mask, b, first):
-    """PASSING steps from ``first`` on, as the bits of an integer: 1 for a real one.  The lanes of a warp ask together."""
+    """PASSING steps from ``first`` on, as bits of an integer: 1 for a real one.  A warp asks together."""
     t = first + cuda.threadIdx.x % 32
     return cuda.ballot_sync(ALL, t < mask.shape[1] and mask[b, t])
 
@@ -103,7 +103,7 @@ def loader(rows, width, columns, stride, aligned):
         at = column + c
         for turn in range(turns):
             row = cuda.threadIdx.x // fours + turn * rows_at_once
-            place = start + np.int32(row * step + at)           # within a tile 32 bits hold it, in half the registers
+            place = start + row * step + at
             values = ZEROS
             if row < rows and at < width and real >> row & 1 != 0:
                 if aligned:
