@@ -251,7 +251,7 @@ def copy4(typingctx, shared, to, array, index, count):
 
 @intrinsic
 def copy1(typingctx, shared, to, array, index, count):
-    """Begin to copy array[index] to shared[to], or a zero if count is 0.  array[index] must be in the array even then."""
+    """Begin to copy array[index] to shared[to], or a zero if count is 0.  array[index] must exist even then."""
     def codegen(context, builder, signature, args):
         target = _shared_address(context, builder, signature.args[0], args[0], args[1])
         source = _pointer(context, builder, signature.args[2], args[2], args[3])
