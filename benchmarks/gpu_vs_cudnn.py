@@ -78,6 +78,8 @@ def compare(parts, out=None, until=float("inf"), simulated=False):
             out.mkdir(parents=True, exist_ok=True)
             write(out / f"{NAME}.json", results)
             write(out / f"{NAME}.md", report(results["parts"]) + "\n")
+            write(out / f"{NAME}.log", "\n".join(f"==== {log.stem}\n{log.read_text(errors='replace')[-20_000:]}"
+                                                 for log in sorted(Path(folder).glob("*.log"))))
 
     with tempfile.TemporaryDirectory() as folder:
         facts = run_parts(["facts"], folder, until, simulated)

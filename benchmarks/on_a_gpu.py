@@ -27,7 +27,6 @@ Exit status: 0 all is right, 1 something is not, 2 something is not installed, 3
 import argparse
 import contextlib
 import importlib.util
-import os
 import re
 import shutil
 import sys
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpu.parts import NO_GPU, chosen, environment
-from gpu.processes import Job, end_on_signals, last_words, run_all
+from gpu.processes import Job, end_on_signals, last_words, run_all, side_by_side
 from gpu.record import write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -127,7 +126,7 @@ def command(run, name):
 
 def smoke(run, wanted):
     jobs = [Job(name, command(run, name), SECONDS["smoke"], run.scratch / f"{name}.log") for name in CHECKS]
-    outcomes = run_all(jobs, run.until("smoke"), cores() // 2, environment(),
+    outcomes = run_all(jobs, run.until("smoke"), side_by_side(8), environment(),
                        lambda outcomes: write(run.out / "smoke.txt", told(jobs, outcomes)))
     bad = [f"{job.name}: {outcomes[job.name].word}. {last_words(job.log)}" for job in jobs
            if outcomes[job.name].status != 0]
@@ -156,8 +155,8 @@ def tests_and_sanitizers(run, wanted):
         for stage, some in jobs.items():
             write(run.out / f"{stage}.txt", told(some, outcomes))
 
-    outcomes = run_all([job for some in jobs.values() for job in some], run.until("tests"), cores() // 2,
-                       environment(), keep)
+    outcomes = run_all([job for some in jobs.values() for job in some], run.until("tests"),
+                       side_by_side(8), environment(), keep)
     if "sanitizers" in jobs:
         lines["sanitizers"] = watched(jobs["sanitizers"], outcomes)
     if "tests" in jobs:
@@ -242,10 +241,6 @@ def told(jobs, outcomes, length=200_000):
         text.append(f"==== {job.name}: {f'{outcome.word}, {outcome.seconds:.1f} s' if outcome else 'not done'}")
         text.append(job.log.read_text(errors="replace")[-length:] if job.log.exists() else "")
     return "\n".join(text)
-
-
-def cores():
-    return max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
 
 
 def parsed():

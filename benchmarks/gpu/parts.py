@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from gpu.processes import Job, last_words, run_all
+from gpu.processes import Job, last_words, run_all, side_by_side
 from gpu.record import read
 
 # (T, B, H), D = H, in the order of their weight
@@ -118,9 +118,7 @@ def run_parts(parts, folder, until, simulated=False, keep=lambda results: None):
             results[job.name] = {"result": word(outcome, data), "seconds": seconds, **data}
         return results
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = max(1, min(4, cores // 2))                                        # Numba compiles on one core
-    return found(run_all(jobs, until, workers, environment(), lambda outcomes: keep(found(outcomes))))
+    return found(run_all(jobs, until, side_by_side(4), environment(), lambda outcomes: keep(found(outcomes))))
 
 
 def word(outcome, data):

@@ -2,12 +2,13 @@
 import contextlib
 import os
 import signal
+import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-TICK = 0.1                  # seconds between two looks at the processes
+TICK, LOOK = 0.1, 2         # seconds between two glances at the processes, and between two looks at their results
 STUCK = 10                  # seconds for a killed process to go; one that waits in the driver for ever is left alone
 
 
@@ -32,7 +33,7 @@ class Outcome(NamedTuple):
 def run_all(jobs, until, workers=1, environment=None, look=lambda outcomes: None):
     """Run jobs in their order, some at a time, none beyond ``until`` (of time.monotonic()) -> dict name -> Outcome.
 
-    ``look`` is called with the outcomes so far about twice a second and after each end, to put results on disk."""
+    ``look`` is called with the outcomes so far every LOOK seconds and after each end, to put results on disk."""
     waiting, running, outcomes, looked = list(jobs), {}, {}, 0
     try:
         while waiting or running:
@@ -51,7 +52,7 @@ def run_all(jobs, until, workers=1, environment=None, look=lambda outcomes: None
                     kill(process)                                               # its children, too
                     outcomes[job.name] = Outcome(status, now - begin)
                     ended += 1
-            if ended or time.monotonic() - looked > 0.5:
+            if ended or time.monotonic() - looked > LOOK:
                 look(outcomes)
                 looked = time.monotonic()
             if running:
@@ -75,6 +76,16 @@ def kill(process):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(STUCK)
+
+
+def side_by_side(most):
+    """How many processes may run together: one for two cores, and a single one where a GPU lets no more in."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if shutil.which("nvidia-smi"):
+        mode = subprocess.run(["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"],
+                              capture_output=True, text=True)
+        most = 1 if "Exclusive" in mode.stdout else most
+    return max(1, min(most, cores // 2))
 
 
 def end_on_signals():

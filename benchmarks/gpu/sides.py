@@ -5,6 +5,7 @@ one, with ``simulated``, PyTorch computes on the processor and our kernels in th
 sizes, whose times mean nothing.
 """
 import contextlib
+import faulthandler
 import math
 import statistics
 import time
@@ -16,7 +17,8 @@ import torch
 from minilstm import device
 
 FRESH = 3                               # sets of inputs in turn, so that no run finds its own in the cache
-SECONDS, FEWEST, MOST = 0.5, 5, 15      # of one comparison; pairs of runs
+SECONDS, FEWEST, MOST = 0.25, 5, 15     # of one comparison; pairs of runs
+HANGS = 60                              # seconds after which a measurement has gone wrong, and others may begin
 FASTEST_CLOCK = 2e9                     # cycles a second, at most
 POISON = 0x7f                           # as four bytes 3.4e38: whatever reads it unwritten is far from right
 
@@ -68,11 +70,14 @@ class Sides:
 
     @contextlib.contextmanager
     def alone(self):
-        """In this block no other process measures."""
+        """In this block no other process measures.  If it takes too long this process ends, and prints where it was."""
         with contextlib.ExitStack() as stack:
             if self.lock:
                 import fcntl
                 fcntl.flock(stack.enter_context(open(self.lock, "a")), fcntl.LOCK_EX)
+            if not self.simulated:
+                faulthandler.dump_traceback_later(HANGS, exit=True)
+                stack.callback(faulthandler.cancel_dump_traceback_later)
             yield
 
     # ------------------------------------------------------------------------------------------------------------ times
