@@ -32,6 +32,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -165,8 +166,9 @@ def tests_and_sanitizers(run, wanted):
 
 
 def pytest(path):
-    """Without the options of setup.cfg: they need pytest-xdist."""
-    return [sys.executable, "-m", "pytest", "-o", "addopts=", "-m", "gpu", "-q", "-rfEs", "--tb=short", "-p",
+    """A line for each test, so that a process that is ended has said what it did; without the options of setup.cfg,
+    which need pytest-xdist."""
+    return [sys.executable, "-m", "pytest", "-o", "addopts=", "-m", "gpu", "-v", "-rfEs", "--tb=short", "-p",
             "no:cacheprovider", str(path)]
 
 
@@ -178,17 +180,21 @@ def test_files():
 
 def tested(jobs, outcomes):
     """Counts of all files, then what failed."""
-    counts, bad = {}, []
+    counts, bad = Counter(), []
     for job in jobs:
         text, outcome = job.log.read_text(errors="replace") if job.log.exists() else "", outcomes[job.name]
-        last = text.strip().splitlines()[-1:] or [""]
-        for number, kind in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last[0]):
-            counts[kind] = counts.get(kind, 0) + int(number)
+        here = Counter(re.findall(r"^\S+::.* (PASSED|FAILED|ERROR|SKIPPED)\b", text, re.MULTILINE))
+        counts += here
         if outcome.status not in (0, 5):                                        # 5: no tests were chosen
-            bad.append(f"{job.name}: {outcome.word}, {outcome.seconds:.0f} s: {last[0][:150]}")
+            how = f"{outcome.word}, {outcome.seconds:.0f} s"
+            bad.append(f"{job.name}: {how}: {in_words(here)}. {last_words(job.log, 1)}")
             bad += [f"    {line[:180]}" for line in re.findall(r"^(?:FAILED|ERROR) .*", text, re.MULTILINE)[:4]]
-    said = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "none ran"
+    said = in_words(counts)
     return [f"pytest -m gpu over {len(jobs)} files: {said}", *bad], not bad
+
+
+def in_words(counts):
+    return ", ".join(f"{count} {kind.lower()}" for kind, count in counts.items()) or "none ran"
 
 
 def watched(jobs, outcomes):

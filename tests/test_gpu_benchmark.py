@@ -196,15 +196,33 @@ def test_the_one_command_in_the_simulator(tmp_path):
     assert (tmp_path / "summary.txt").read_text() in done.stdout and (tmp_path / "smoke.txt").exists()
 
 
+def test_tests_are_run_file_by_file(monkeypatch, tmp_path):
+    """One hangs and one fails; what they and the third did before is counted and kept."""
+    import on_a_gpu
+    head = "import pytest, time\n@pytest.mark.gpu\ndef test_right():\n    pass\n@pytest.mark.gpu\ndef test_it():\n    "
+    for name, code in (("hangs", "time.sleep(60)"), ("fails", "assert 1 == 2"), ("right", "pass")):
+        (tmp_path / f"test_{name}.py").write_text(head + code + "\n")
+    monkeypatch.setattr(on_a_gpu, "test_files", lambda: sorted(tmp_path.glob("test_*.py")))
+    monkeypatch.setitem(on_a_gpu.SECONDS, "tests", 12)
+    run = on_a_gpu.Run(tmp_path, tmp_path, time.monotonic(), 100, False)
+    lines, right = on_a_gpu.tests_and_sanitizers(run, ["tests"])["tests"]
+    assert not right and lines[0] == "pytest -m gpu over 3 files: 4 passed, 1 failed"
+    assert lines[1].startswith("test_fails.py: exit 1") and "assert 1 == 2" in lines[2]
+    assert lines[3].startswith("test_hangs.py: time-out, 12 s: 1 passed")
+    kept = (tmp_path / "tests.txt").read_text()
+    assert "==== test_hangs.py: time-out" in kept and "==== test_right.py: ok" in kept
+
+
 def test_summary_is_short_and_counts_tests(tmp_path):
     import on_a_gpu
     from gpu.processes import Outcome
     jobs = [job(tmp_path, "a", ""), job(tmp_path, "b", "")]
-    jobs[0].log.write_text("...\n3 passed, 1 skipped in 2.00s\n")
-    jobs[1].log.write_text("FAILED tests/b.py::test_it - AssertionError: far off\n2 failed, 4 passed in 1.00s\n")
+    jobs[0].log.write_text("tests/a.py::test_it[cuda] PASSED [ 50%]\ntests/a.py::test_it[a b] SKIPPED (why) [100%]\n")
+    jobs[1].log.write_text("tests/b.py::test_that PASSED [ 50%]\ntests/b.py::test_it FAILED [100%]\n"
+                           "FAILED tests/b.py::test_it - AssertionError: far off\n1 failed, 1 passed in 1.00s\n")
     lines, right = on_a_gpu.tested(jobs, {"a": Outcome(0, 2.0), "b": Outcome(1, 1.0)})
-    assert not right and lines[0] == "pytest -m gpu over 2 files: 7 passed, 1 skipped, 2 failed"
-    assert "far off" in lines[2]
+    assert not right and lines[0] == "pytest -m gpu over 2 files: 2 passed, 1 skipped, 1 failed"
+    assert lines[1].startswith("b: exit 1, 1 s: 1 passed, 1 failed") and "far off" in lines[2]
     text = on_a_gpu.summary({"tests": (lines * 30, right), "benchmarks": (["x" * 100] * 200, True)})
     assert len(text) <= on_a_gpu.LONGEST and text.startswith("tests: NOT RIGHT") and "lines more in tests.txt" in text
 
@@ -309,3 +327,28 @@ def run_part(sides, name):
 def test_small_parts(sides, name, rows):
     data = run_part(sides, name)
     assert len(data["rows"]) == rows and (name != "facts" or data["facts"]["one stream"] is True)
+
+
+@pytest.mark.peers
+@pytest.mark.long
+@pytest.mark.parametrize("name, rows", [
+    ("lstm-512-16-256", 16), ("gru-512-16-256", 16), ("ladder", 24), ("steps", 4), ("attention", 18), ("training", 2)])
+def test_parts_at_toy_sizes(sides, name, rows):
+    """Ours agrees with PyTorch in float64, and every row is there."""
+    assert len(run_part(sides, name)["rows"]) == rows
+
+
+@pytest.mark.peers
+def test_products_at_toy_sizes(sides):
+    from minilstm.matmul import gpu as matmul
+    assert len(run_part(sides, "products")["rows"]) == 2 * 2 * len(matmul.KERNELS)
+
+
+@pytest.mark.peers
+@pytest.mark.long
+def test_the_whole_comparison_in_the_simulator(tmp_path):
+    done = run("gpu_vs_cudnn.py", "--simulated", "--quick", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "gpu_vs_cudnn.json").read_text())["parts"]
+    assert list(found) == ["facts", "lstm-512-16-256", "gru-512-16-256", "launches", "training"]
+    assert "| (3, 2, 32) |" in (tmp_path / "gpu_vs_cudnn.md").read_text()
