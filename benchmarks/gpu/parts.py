@@ -136,4 +136,5 @@ def environment():
     """Of a process that imports this checkout, installed or not."""
     root = Path(__file__).resolve().parents[2]
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0"}
+    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "200",
+                         "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0"}
