@@ -4,8 +4,8 @@
     training forward    the same, and what a backward pass needs
     forward + backward  and the gradients of x, of every weight and bias, from a random gradient of y
 
-dense: all rows have T steps; ragged: from T/4 to T.  PyTorch then works on a PackedSequence, which is packed before the
-clock starts; ``ratio with packing`` is that of a user who has padded batches, and packs and unpacks.
+dense: all rows have T steps; ragged: from T/4 to T.  PyTorch then works on a PackedSequence and we with a mask, both made
+before the clock starts; ``ratio with packing`` is that of a user who has padded batches and lengths, and gives those.
 """
 from copy import deepcopy
 from typing import NamedTuple
@@ -16,9 +16,11 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 import minilstm
 from gpu.sides import FRESH, Program, Sides, compared, judged, tf32_mode
+from minilstm import device
 
 WORKS = ("forward", "training forward", "forward + backward")
 LAYOUTS = ("dense", "ragged")
+RUNGS = (("steps", False), ("rows", False), ("blocks", False), ("blocks", True))        # a kernel, with TF32?
 
 
 class Inputs(NamedTuple):
@@ -41,9 +43,10 @@ class Case:
         self.net = getattr(torch.nn, kind)(H, H).to(sides.where)
         self.ours = getattr(minilstm, kind)(H, H, backend="gpu")
         self.ours.load_state_dict({name: p.detach().cpu().numpy() for name, p in self.net.named_parameters()})
-        self.lengths = None
+        self.lengths = self.mask = None
         if layout == "ragged":
             self.lengths = np.random.default_rng(0).permutation(np.linspace(max(T // 4, 1), T, B).round().astype(int))
+            self.mask = device.to_device(np.arange(T) < self.lengths[:, None])
         self.inputs = [self.drawn() for _ in range(FRESH)]
 
     def drawn(self):
@@ -61,15 +64,15 @@ class Case:
 
     # ------------------------------------------------------------------------------------------------------------ ours
 
-    def our_forward(self, n):
-        return self.ours.forward(self.inputs[n % FRESH].x, lengths=self.lengths, cache=False)[0].y
+    def our_forward(self, n, **lengths):
+        return self.ours.forward(self.inputs[n % FRESH].x, cache=False, **lengths or {"mask": self.mask})[0].y
 
-    def our_training_forward(self, n):
-        return self.ours.forward(self.inputs[n % FRESH].x, lengths=self.lengths)
+    def our_training_forward(self, n, **lengths):
+        return self.ours.forward(self.inputs[n % FRESH].x, **lengths or {"mask": self.mask})
 
-    def our_both(self, n):
+    def our_both(self, n, **lengths):
         self.ours.zero_grads()
-        out, cache = self.our_training_forward(n)
+        out, cache = self.our_training_forward(n, **lengths)
         return out.y, self.ours.backward(cache, self.inputs[n % FRESH].dy).dx
 
     # --------------------------------------------------------------------------------------------------------- PyTorch
@@ -144,7 +147,10 @@ class Case:
             "training forward": (self.our_training_forward, self.their_training_forward, self.their_padded_forward),
             "forward + backward": (self.our_both, self.their_both, self.their_padded_both)}[work]
         found = {"ours": Program(ours), "theirs": Program(theirs, self.clear)}
-        return found | ({} if self.lengths is None else {"packing": Program(with_packing, self.clear)})
+        if self.lengths is not None:
+            found |= {"ours, lengths": Program(lambda n: ours(n, lengths=self.lengths)),
+                      "theirs, packing": Program(with_packing, self.clear)}
+        return found
 
 
 def measure(sides, record, kind, shape):
@@ -172,8 +178,8 @@ def compare(sides, record, case, exact, tf32, labels, works=WORKS):
         if row["result"] != "WRONG":
             times = sides.times(case.programs(work))
             row |= compared(times)
-            if "packing" in times:
-                row["ratio with packing"] = compared(times, theirs="packing")["ratio"]
+            if "theirs, packing" in times:
+                row["ratio with packing"] = compared(times, "ours, lengths", "theirs, packing")["ratio"]
         record.row(**row)
 
 
@@ -185,7 +191,7 @@ def ladder(sides, record, shapes):
     for kind in ("LSTM", "GRU"):
         for shape in shapes:
             case, exact = Case(sides, kind, shape, "dense"), None
-            for rung, tf32 in (("steps", False), ("rows", False), ("blocks", False), ("blocks", True)):
+            for rung, tf32 in RUNGS:
                 labels = {"kind": kind, "shape": shape, "rung": rung}
                 with record.attempt(f"{labels}, TF32 {tf32}"), tf32_mode(tf32), recurrence.using(rung):
                     try:
