@@ -40,7 +40,7 @@ from gpu.processes import end_on_signals
 from gpu.record import write
 from measure import save
 
-NAME = "gpu_vs_cudnn"
+NAME, WORST = "gpu_vs_cudnn", 15
 
 
 def main():
@@ -92,10 +92,10 @@ def compare(parts, out=None, until=float("inf"), simulated=False):
 
 def report(parts):
     """Everything to read: how the parts went, what stays below its goal, the tables."""
-    lines = [f"{name:20s} {part['result']:10s} {part['seconds'] or 0:6.1f} s" for name, part in parts.items()]
+    lines = [", ".join(f"{name} {part['result']} {part['seconds'] or 0:.0f} s" for name, part in parts.items())]
     lines += [f"{name}: {error}" for name, part in parts.items() for error in part["errors"]]
     below = tables.missed(parts)
-    lines += ["", "Below the goal:", *below] if below else []
+    lines += ["", f"Below the goal, {len(below)} figures, the worst:", *below[:WORST]] if below else []
     facts = parts.get("facts", {"facts": {}})["facts"]
     return "\n".join([", ".join(f"{key} {value}" for key, value in facts.items()), "", *lines, "",
                       tables.all_tables(parts)])

@@ -1,6 +1,8 @@
 """The parts of the comparison with cuDNN: each runs in a process of its own and may fail alone."""
 import contextlib
+import importlib.metadata
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -133,8 +135,20 @@ def word(outcome, data):
 
 
 def environment():
-    """Of a process that imports this checkout, installed or not."""
+    """Of a process that imports this checkout, installed or not, and whose compiler finds its libraries: in wheels, or
+    where CUDA is installed."""
     root = Path(__file__).resolve().parents[2]
     path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-    return os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "200",
-                         "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0"}
+    found = os.environ | {"PYTHONPATH": path, "PYTHONUNBUFFERED": "1", "COLUMNS": "200",
+                          "NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS": "0"}
+    nvcc = shutil.which("nvcc", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/cuda/bin"]))
+    if nvcc and not has_wheel("nvidia-nvvm") and not {"CUDA_HOME", "CUDA_PATH"} & os.environ.keys():
+        found["CUDA_HOME"] = str(Path(nvcc).resolve().parents[1])
+    return found
+
+
+def has_wheel(name):
+    try:
+        return bool(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False

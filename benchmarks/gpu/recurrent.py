@@ -4,8 +4,8 @@
     training forward    the same, and what a backward pass needs
     forward + backward  and the gradients of x, of every weight and bias, from a random gradient of y
 
-dense: all rows have T steps; ragged: from T/4 to T.  PyTorch then works on a PackedSequence and we with a mask, both made
-before the clock starts; ``ratio with packing`` is that of a user who has padded batches and lengths, and gives those.
+dense: all rows have T steps; ragged: from T/4 to T.  PyTorch then works on a PackedSequence and we with a mask, both
+made before the clock starts; ``ratio with packing`` is that of a user who has padded batches and lengths.
 """
 from copy import deepcopy
 from typing import NamedTuple

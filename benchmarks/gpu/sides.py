@@ -39,10 +39,10 @@ class Sides:
         """lock: the path of a file that programs lock while they measure, each in a process of its own."""
         self.simulated, self.lock = simulated, lock
         self.where = "cpu" if simulated else "cuda"
-        self.generator = torch.Generator(self.where).manual_seed(0)
+        torch.manual_seed(0)
 
-    def random(self, *shape, scale=1.0):
-        return scale * torch.randn(*shape, device=self.where, generator=self.generator)
+    def random(self, *shape):
+        return torch.randn(*shape, device=self.where)
 
     def ours(self, tensor):
         """A DeviceArray of a tensor: the same memory, on a GPU."""

@@ -33,7 +33,7 @@ def pair(rows, key="ratio", form="{:.2f}"):
     """A figure with TF32 off and on, "5.12 / 4.80"; a result that is not right in its place."""
     def one(tf32):
         found = [row for row in rows if row["tf32"] is tf32]
-        if not found or key not in found[-1] and found[-1].get("result") == "ok":
+        if not found:
             return "-"
         return form.format(found[-1][key]) if key in found[-1] else found[-1]["result"]
 
@@ -109,9 +109,12 @@ def ladder(parts):
 def products(parts):
     found = rows_of(parts, what="product")
     shapes = list(dict.fromkeys((*row["shape"], row["transposed"]) for row in found))
-    rows = [[name, *(pair([row for row in found if row["kernel"] == name
-                           and (*row["shape"], row["transposed"]) == shape]) for shape in shapes)]
-            for name in dict.fromkeys(row["kernel"] for row in found)]
+    rows = []
+    for name in dict.fromkeys(row["kernel"] for row in found):
+        cells = [[row for row in found if (row["kernel"], *row["shape"], row["transposed"]) == (name, *shape)]
+                 for shape in shapes]
+        rows.append([name, *(pair(cell) + "".join(f" ({row['TFLOP/s']:.3g} TFLOP/s)" for row in cell[:1]
+                                                  if "TFLOP/s" in row) for cell in cells)])
     head = [f"({M}, {N}, {K}){', A transposed' if transposed else ''}" for M, N, K, transposed in shapes]
     return markdown_table(["product, (M, N, K)", *head], rows) if rows else ""
 
@@ -137,10 +140,12 @@ def training(parts):
 
 def small_times(parts):
     """Launches and steps of time, in microseconds."""
-    rows = [[f"launch: {row['program']}", f"{row['us']:.2f}", ""] for row in rows_of(parts, what="launch")]
-    rows += [[f"a step of an LSTM, {row['rows']} rows, {row['units']} units, TF32 {'on' if row['tf32'] else 'off'}, "
-              f"{row['work']}", f"{row['us a step']:.2f}", f"{row['their us a step']:.2f}"]
-             for row in rows_of(parts, what="step of time")]
+    rows = [[row["program"], f"{row['us']:.2f}", ""] for row in rows_of(parts, what="launch")]
+    steps = rows_of(parts, what="step of time")
+    for B, H, work in dict.fromkeys((row["rows"], row["units"], row["work"]) for row in steps):
+        found = [row for row in steps if (row["rows"], row["units"], row["work"]) == (B, H, work)]
+        rows.append([f"a step of an LSTM, B {B}, H {H}, {work}", pair(found, "us a step"),
+                     pair(found, "their us a step")])
     return markdown_table(["microseconds", "ours", "cuDNN's"], rows) if rows else ""
 
 
