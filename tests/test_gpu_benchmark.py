@@ -196,6 +196,7 @@ def test_the_one_command_in_the_simulator(tmp_path):
     assert (tmp_path / "summary.txt").read_text() in done.stdout and (tmp_path / "smoke.txt").exists()
 
 
+@pytest.mark.long
 def test_tests_are_run_file_by_file(monkeypatch, tmp_path):
     """One hangs and one fails; what they and the third did before is counted and kept."""
     import on_a_gpu
