@@ -12,6 +12,8 @@ import re
 import types
 from typing import NamedTuple
 
+from . import activations
+
 
 class Report(NamedTuple):
     """What one kernel uses."""
@@ -57,7 +59,7 @@ def to_ptx(kernel, cc):
     import numba_cuda                                           # noqa: F401  (it takes the place of numba.cuda)
     from numba import cuda
 
-    from . import activations                                   # noqa: F401  (registers GPU forms)
+    activations.register()
     with pretended_gpu(cc):
         ptx, _ = cuda.compile(kernel.unrolled, kernel.types, device=False, abi="numba", cc=cc, output="ptx",
                               launch_bounds=(kernel.threads, kernel.blocks_per_sm))

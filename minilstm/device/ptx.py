@@ -12,7 +12,8 @@ instructions find them.
 from llvmlite import ir
 
 try:                                                    # numba-cuda; without it, what Numba itself has: enough for the
-    from numba.cuda import types                        # simulator, in which no instruction of this file is compiled
+    import numba_cuda                                   # noqa: F401 (simulator, which compiles nothing of this file)
+    from numba.cuda import types
     from numba.cuda.extending import intrinsic
 except ImportError:
     from numba.core import types
@@ -47,6 +48,29 @@ def _asm(builder, returns, arguments, code, constraints, values, side_effect=Tru
 
 def _floats(context, builder, values):
     return context.make_tuple(builder, FLOAT4, values)
+
+
+# ------------------------------------------------------------------------------------------ one number, by a flat index
+
+@intrinsic
+def load(typingctx, array, index):
+    """One number.  ``array[b, t, j]`` computes its place from the shape, in 64 bits, and asks of each index whether it
+    is negative: some ten instructions, which count in a loop over time."""
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], *args)
+        return context.unpack_value(builder, signature.args[0].dtype, pointer)
+
+    return array.dtype(array, index), codegen
+
+
+@intrinsic
+def store(typingctx, array, index, value):
+    """One number."""
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        context.pack_value(builder, signature.args[0].dtype, args[2], pointer)
+
+    return types.void(array, index, array.dtype), codegen
 
 
 # ------------------------------------------------------------------------------------------------------- 16-byte access

@@ -1,18 +1,27 @@
 """What each instruction of ``ptx.py`` means, in Python: the simulator calls these in their place."""
-import math
 from types import SimpleNamespace
 
 import numpy as np
 
 from ..cells import activations
+from . import activations as forms
+from .ptx import UNWRITTEN
 
 F = np.float32
-TRIES = 1000                # of a wait, before it gives up
+SMALLEST = np.finfo(F).tiny             # normal number: an instruction with .ftz takes and gives 0 for smaller ones
+
+
+def flushed(x):
+    return np.copysign(F(0), x) if abs(x) < SMALLEST else F(x)
+
+
+def is_unwritten(x):
+    return F(x).view(np.int32) == UNWRITTEN
 
 
 def rounded_to_tf32(x):
     """The nearest number with 10 bits of mantissa, ties away from zero -> its bits, as an int32."""
-    return np.uint32((int(F(x).view(np.uint32)) + 0x1000) & 0xffffe000).view(np.int32)
+    return int(np.uint32((int(F(x).view(np.uint32)) + 0x1000) & 0xffffe000).view(np.int32))
 
 
 def read_as_tf32(bits):
@@ -22,61 +31,46 @@ def read_as_tf32(bits):
 
 def make(simulator):
     """The functions of ``ptx.py`` for one simulator, as a namespace."""
-    from .simulator import SharedArray, SimulationError
+    def load(array, index):
+        return array.read(array.flat_place(index))
 
-    def flat(array):
-        return array.array.reshape(-1)
-
-    def check4(array, index):
-        if index % 4 or not 0 <= index <= array.size - 4:
-            raise SimulationError(f"{array.name}: 16 bytes at number {index} of {array.size}, which has to be a "
-                                  "multiple of 4 inside of it")
-
-    def place(array, index):
-        return tuple(int(i) for i in np.unravel_index(index, array.shape)) if array.ndim > 1 else index
+    def store(array, index, value):
+        array.write(array.flat_place(index), value)
 
     def load4(array, index):
-        index = int(index)
-        check4(array, index)
-        if isinstance(array, SharedArray):
-            return tuple(array[place(array, index + k)] for k in range(4))
-        return tuple(flat(array)[index:index + 4])
+        place = array.place4(index)
+        return array.read(place), array.read(place + 1), array.read(place + 2), array.read(place + 3)
 
     def store4(array, index, *values):
-        index = int(index)
-        check4(array, index)
+        place = array.place4(index)
         for k, value in enumerate(values):
-            if isinstance(array, SharedArray):
-                array[place(array, index + k)] = value
-            else:
-                flat(array)[index + k] = value
+            array.write(place + k, value)
 
     def poll4(array, index, error):
-        check4(array, int(index))
-        seen = flat(array)[int(index):int(index) + 4]
-        tries = 0
-        while (seen.view(np.int32) == -1).any() and not flat(error)[0]:
-            tries += 1
+        place = array.place4(index)
+        while True:
+            seen = tuple(array.read_relaxed(place + k) for k in range(4))
+            if not any(map(is_unwritten, seen)) or error.numbers[0]:
+                return seen
+            if simulator.hopeless:
+                error.write_relaxed(0, 1)
             simulator.look_again()
-            if tries >= TRIES:
-                flat(error)[0] = 1
-        return tuple(seen.copy())
 
     def store_relaxed(array, index, value):
-        flat(array)[int(index)] = value
+        array.write_relaxed(array.flat_place(index), value)
 
     def exp2(x):
-        return F(2) ** F(x)
+        return flushed(F(2) ** flushed(x))
 
     def log2(x):
-        return F(math.log2(x)) if x > 0 else F(-np.inf)
+        return F(np.log2(flushed(x)))
 
     def reciprocal(x):
-        return F(1) / F(x)
+        return flushed(F(1) / flushed(x))
 
     def mma_tf32(a, b, c):
         group, t = divmod(simulator.current.lane, 4)
-        lanes = simulator.exchange((a, b))
+        lanes = simulator.exchange((a, b), what="ptx.mma_tf32")
 
         def row_of_a(r):
             return np.array([read_as_tf32(lanes[r % 8 * 4 + k % 4][0][(r >= 8) + 2 * (k >= 4)]) for k in range(8)])
@@ -89,26 +83,21 @@ def make(simulator):
         return F(c[0] + top @ left), F(c[1] + top @ right), F(c[2] + bottom @ left), F(c[3] + bottom @ right)
 
     def copy4(shared, to, array, index, count):
-        check4(array, int(index))
-        check4(shared, int(to))
+        source, target = array.place4(index), shared.place4(to)
         for k in range(4):
-            shared[place(shared, int(to) + k)] = flat(array)[int(index) + k] if k < count else F(0)
+            shared.write(target + k, array.read(source + k) if k < count else F(0))
 
     return SimpleNamespace(
+        load=load, store=store,
         load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
-        reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32), float_of=lambda bits: np.int32(bits).view(F),
-        to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4, copies_commit=lambda: None,
-        copies_wait=lambda pending: None)
+        reciprocal=reciprocal, bits_of=lambda x: int(F(x).view(np.int32)),
+        float_of=lambda bits: np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4,
+        copies_commit=lambda: None, copies_wait=lambda pending: None)
 
 
-# --------------------------------------------------------- formulas whose NumPy forms are slow for one number at a time
+# ------------------------------------------------------------------------- functions that have another form on a GPU
 
-def _sigmoid(x):
-    return F(1) / (F(1) + np.exp(-x)) if x >= 0 else np.exp(x) / (F(1) + np.exp(x))
+FORMULAS = forms.FORMS | {activations.relu: lambda x: F(0) if x < 0 else x}
 
-
-def _relu(x):
-    return F(0) if x < 0 else x
-
-
-FORMULAS = {activations.sigmoid: _sigmoid, activations.relu: _relu}
+MATH = SimpleNamespace(**{name: getattr(np, name) for name in (
+    "sqrt", "exp", "log", "tanh", "copysign", "fabs", "floor", "ceil", "isnan", "isinf", "pi", "inf", "nan")})
