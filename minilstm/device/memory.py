@@ -209,7 +209,7 @@ class CheckedArray:
             i, j = index
             rows, columns = self.shape
             if 0 <= i < rows and 0 <= j < columns:
-                return i * columns + j
+                return int(i) * columns + int(j)
         place = place_of(index, self.shape)
         if place is None:
             raise self.simulator.fault(f"{self.name}[{_plain(index)}] is outside of its shape {self.shape}")
