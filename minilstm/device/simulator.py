@@ -54,7 +54,7 @@ __all__ = ["Race", "SharedArray", "SimulationError", "Simulator"]
 class Simulator:
     """seed             None for the natural order of threads, or a number for one of many others
     multiprocessors     how many the GPU has
-    record_races        look for races; takes half of the time
+    record_races        look for races; takes about half of the time of a launch
     give_up             True: a thread that waits in vain for another block gives up, as on a GPU, and the next
                         ``device.synchronize()`` raises.  False: it is an error at once, which says who waits where
     steps               a ``stepping.Steps``, which prints what some threads do
