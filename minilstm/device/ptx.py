@@ -49,7 +49,7 @@ def _floats(context, builder, values):
     return context.make_tuple(builder, FLOAT4, values)
 
 
-# ------------------------------------------------------------------------------------------------ one float, or 16 bytes
+# ----------------------------------------------------------------------------------------------- one float, or 16 bytes
 
 @intrinsic
 def load(typingctx, array, index):
@@ -233,13 +233,13 @@ def copy4(typingctx, shared, to, array, index, count):
 
 @intrinsic
 def copy1(typingctx, shared, to, array, index, count):
-    """Begin to copy array[index] to shared[to], or a zero if count is 0.  array[index] must be in the array even then."""
+    """Begin to copy array[index] to shared[to], or a zero if count is 0; array[index] must be in the array even so."""
     def codegen(context, builder, signature, args):
         target = _shared_address(context, builder, signature.args[0], args[0], args[1])
         source = _pointer(context, builder, signature.args[2], args[2], args[3])
         size = builder.shl(builder.trunc(args[4], I32) if args[4].type.width > 32 else args[4], I32(2))
-        _asm(builder, VOID, [I32, source.type, I32], "cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}",
-             [target, source, size])
+        _asm(builder, VOID, [I32, source.type, I32], "cp.async.ca.shared.global [$0], [$1], 4, $2;",
+             "r,l,r,~{memory}", [target, source, size])
 
     return types.void(shared, to, array, index, count), codegen
 

@@ -130,10 +130,10 @@ def make(simulator):
                     shared[place(shared, to + k)] = value
 
     return SimpleNamespace(
-        load=load, store=store, load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
-        reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32), float_of=lambda bits: np.int32(bits).view(F),
-        to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4, copy1=copy1, copies_commit=copies_commit,
-        copies_wait=copies_wait)
+        load=load, store=store, load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2,
+        log2=log2, reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32), float_of=lambda bits:
+        np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4, copy1=copy1,
+        copies_commit=copies_commit, copies_wait=copies_wait)
 
 
 # --------------------------------------------------------- formulas whose NumPy forms are slow for one number at a time
