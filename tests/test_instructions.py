@@ -106,7 +106,7 @@ def test_products_on_tensor_cores(rounded):
 def test_asynchronous_copies_fill_up_with_zeros(count):
     @kernel(threads=1)
     def copy(x: F1, y: F1):
-        tile = cuda.shared.array(8, float32)
+        tile = cuda.shared.array(8, float32, alignment=16)
         ptx.copy4(tile, 4, x, 8, count)
         ptx.copies_commit()
         ptx.copies_wait(0)

@@ -391,7 +391,7 @@ def test_out_of_bounds(where, index, write):
 def test_accesses_of_16_bytes_are_aligned_and_inside(where, index, access):
     @kernel(threads=1)
     def touch4(x: F1):
-        z = cuda.shared.array(8, float32) if where == "shared" else x
+        z = cuda.shared.array(8, float32, alignment=16) if where == "shared" else x
         if access == "load":
             ptx.load4(z, index)
         else:
@@ -399,6 +399,15 @@ def test_accesses_of_16_bytes_are_aligned_and_inside(where, index, access):
 
     with device.simulated(), pytest.raises(SimulationError, match=f"16 bytes at number {index} of 8"):
         device.launch(touch4, 1, device.zeros(8))
+
+
+def test_shared_arrays_are_aligned_if_the_kernel_asks_for_it():
+    @kernel(threads=1)
+    def load(x: F1):
+        ptx.load4(cuda.shared.array(8, float32), 0)
+
+    with device.simulated(), pytest.raises(SimulationError, match="16 bytes at once need .*alignment=16"):
+        device.launch(load, 1, device.zeros(8))
 
 
 def test_a_view_may_end_the_alignment():

@@ -292,13 +292,18 @@ class CheckedArray:
 
 
 class SharedArray(CheckedArray):
-    """Shared memory of one block."""
+    """Shared memory of one block.  alignment: in bytes, as the kernel has asked for it, or None."""
 
-    def __init__(self, simulator, name, shape, dtype):
+    def __init__(self, simulator, name, shape, dtype, alignment):
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         size = int(np.prod(shape))
         super().__init__(simulator, name, shape, dtype, [poison(dtype)] * size, [Mark() for _ in range(size)], 0)
-        self.nbytes = size * dtype.itemsize
+        self.nbytes, self.alignment = size * dtype.itemsize, alignment
+
+    def place4(self, index):
+        if not self.alignment or self.alignment % 16:
+            raise self.simulator.fault(f"{self.name}: 16 bytes at once need cuda.shared.array(..., alignment=16)")
+        return super().place4(index)
 
 
 class GlobalArray(CheckedArray):
