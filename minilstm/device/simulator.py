@@ -22,7 +22,8 @@ What is an error here, a SimulationError that says which thread did it in which 
 What is noted in ``races``: two accesses to the same number, in shared or in global memory, that nothing orders
 (``memory.py`` says what does).
 
-What shows in the results: memory that nobody has written holds NaN.
+What shows in the results: memory that nobody has written holds NaN, and so does a place to which something is copied
+asynchronously, until the copy is waited for.
 
 What is not seen: time.  Memory as a GPU has it: here every store is seen at once by everybody, so a missing fence makes
 no difference.  Conflicts of banks.  Double precision that NumPy does not have where Numba has it: float32 times a

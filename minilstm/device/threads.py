@@ -62,6 +62,7 @@ class Thread:
         self.place = Place(index, 0, 0)
         self.greenlet, self.dead = None, False
         self.waits_for = "its turn"
+        self.copies = [[]]                                      # asynchronous ones under way, by group
 
     def __str__(self):
         return f"thread {self.index} of block {self.block.index}"
