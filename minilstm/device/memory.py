@@ -310,6 +310,15 @@ class GlobalArray(CheckedArray):
         first = array.__array_interface__["data"][0] // array.itemsize
         super().__init__(simulator, name, array.shape, array.dtype, numbers, marks, first)
         self.flat = flat
+        self.counted = simulator.kernel.name, name
+
+    def read(self, place):
+        self.simulator.reads[self.counted] += 1
+        return super().read(place)
+
+    def read_relaxed(self, place):
+        self.simulator.reads[self.counted] += 1
+        return super().read_relaxed(place)
 
 
 class Marks(dict):
