@@ -22,7 +22,7 @@ import inspect
 import textwrap
 
 from numba import types
-from numba.extending import register_jitable
+from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
 # F: float32, I: int32, B: bool; with the number of axes of a C-contiguous array
@@ -64,9 +64,14 @@ def kernel(threads, **options):
 
 def device_function(function):
     """Mark a function that kernels call and that uses ``cuda`` or ``ptx``: compiled into them, and simulated with
-    them.  Formulas that use neither need no mark."""
+    them.  Formulas that use neither need no mark.  Its ``unroll`` loops are written out as a kernel's are."""
     function.runs_on_gpu = True
-    return register_jitable(forceinline=True)(function)
+
+    @overload(function, strict=False, jit_options={"forceinline": True})
+    def compiled(*arguments):
+        return written_out(function)
+
+    return function
 
 
 def unroll(n):

@@ -222,10 +222,11 @@ class CheckedArray:
 
     def place4(self, index):
         """The first of four neighbours, for an access of 16 bytes."""
+        index = int(index)
         if (self.first + index) % 4 or not 0 <= index <= self.size - 4:
             raise self.simulator.fault(f"{self.name}: 16 bytes at number {index} of {self.size}, which has to be a "
                                        "multiple of 4 inside of it")
-        return int(index)
+        return index
 
     # Each of these knows what may race with it; ``race`` looks whether it does.
 
@@ -292,13 +293,18 @@ class CheckedArray:
 
 
 class SharedArray(CheckedArray):
-    """Shared memory of one block."""
+    """Shared memory of one block.  alignment: in bytes, as the kernel has asked for it, or None."""
 
-    def __init__(self, simulator, name, shape, dtype):
+    def __init__(self, simulator, name, shape, dtype, alignment):
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         size = int(np.prod(shape))
         super().__init__(simulator, name, shape, dtype, [poison(dtype)] * size, [Mark() for _ in range(size)], 0)
-        self.nbytes = size * dtype.itemsize
+        self.nbytes, self.alignment = size * dtype.itemsize, alignment
+
+    def place4(self, index):
+        if not self.alignment or self.alignment % 16:
+            raise self.simulator.fault(f"{self.name}: 16 bytes at once need cuda.shared.array(..., alignment=16)")
+        return super().place4(index)
 
 
 class GlobalArray(CheckedArray):
@@ -310,6 +316,15 @@ class GlobalArray(CheckedArray):
         first = array.__array_interface__["data"][0] // array.itemsize
         super().__init__(simulator, name, array.shape, array.dtype, numbers, marks, first)
         self.flat = flat
+        self.counted = simulator.kernel.name, name
+
+    def read(self, place):
+        self.simulator.reads[self.counted] += 1
+        return super().read(place)
+
+    def read_relaxed(self, place):
+        self.simulator.reads[self.counted] += 1
+        return super().read_relaxed(place)
 
 
 class Marks(dict):

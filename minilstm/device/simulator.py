@@ -22,7 +22,8 @@ What is an error here, a SimulationError that says which thread did it in which 
 What is noted in ``races``: two accesses to the same number, in shared or in global memory, that nothing orders
 (``memory.py`` says what does).
 
-What shows in the results: memory that nobody has written holds NaN.
+What shows in the results: memory that nobody has written holds NaN, and so does a place to which something is copied
+asynchronously, until the copy is waited for.
 
 What is not seen: time.  Memory as a GPU has it: here every store is seen at once by everybody, so a missing fence makes
 no difference.  Conflicts of banks.  Double precision that NumPy does not have where Numba has it: float32 times a
@@ -35,6 +36,7 @@ import contextlib
 import math
 import random
 import types
+from collections import Counter
 
 import numpy as np
 from numba import cuda
@@ -60,6 +62,7 @@ class Simulator:
     races       list of Race
     launched    names of kernels, in order
     copies      ("to device" or "to host", bytes) of each copy, in order
+    reads       (kernel, argument) -> how many numbers were read from global memory
     """
     name, compute_capability = "simulator", (9, 0)
 
@@ -67,7 +70,7 @@ class Simulator:
         self.random = None if seed is None else random.Random(seed)
         self.multiprocessors, self.record_races = multiprocessors, record_races
         self.give_up, self.steps = give_up, steps
-        self.races, self.launched, self.copies, self.idle = [], [], [], {}
+        self.races, self.launched, self.copies, self.reads, self.idle = [], [], [], Counter(), {}
         self.cuda, self.ptx = Cuda(self), twins.make(self)
         self.current = None                                     # the thread that runs
         self.clock = 0                                          # counts barriers

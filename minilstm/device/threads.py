@@ -62,6 +62,7 @@ class Thread:
         self.place = Place(index, 0, 0)
         self.greenlet, self.dead = None, False
         self.waits_for = "its turn"
+        self.copies = [[]]                                      # asynchronous ones under way, by group
 
     def __str__(self):
         return f"thread {self.index} of block {self.block.index}"
@@ -170,6 +171,8 @@ class Run:
         thread = self.simulator.current
         thread.waits_for = "what another block writes"
         self.ready.append(thread)
+        if self.simulator.steps:
+            self.simulator.steps.waits(thread, thread.waits_for)
         self.hub.switch()
 
     def meet_block(self):

@@ -31,6 +31,12 @@ def read_as_tf32(bits):
 
 def make(simulator):
     """The functions of ``ptx.py`` for one simulator, as a namespace."""
+    def load(array, index):
+        return array.read(array.flat_place(index))
+
+    def store(array, index, value):
+        array.write(array.flat_place(index), value)
+
     def load4(array, index):
         place = array.place4(index)
         return array.read(place), array.read(place + 1), array.read(place + 2), array.read(place + 3)
@@ -39,6 +45,10 @@ def make(simulator):
         place = array.place4(index)
         for k, value in enumerate(values):
             array.write(place + k, value)
+
+    def load4_relaxed(array, index):
+        place = array.place4(index)
+        return tuple(array.read_relaxed(place + k) for k in range(4))
 
     def poll4(array, index, error):
         place = array.place4(index)
@@ -76,16 +86,36 @@ def make(simulator):
         left, right = column_of_b(2 * t), column_of_b(2 * t + 1)
         return F(c[0] + top @ left), F(c[1] + top @ right), F(c[2] + bottom @ left), F(c[3] + bottom @ right)
 
+    def begin_copy(shared, first, values):
+        """Until it is waited for there is NaN where the copy will be."""
+        for k in range(len(values)):
+            shared.write(first + k, F(np.nan))
+        simulator.current.copies[-1].append((shared, first, values))
+
     def copy4(shared, to, array, index, count):
-        source, target = array.place4(index), shared.place4(to)
-        for k in range(4):
-            shared.write(target + k, array.read(source + k) if k < count else F(0))
+        source = array.place4(index)
+        begin_copy(shared, shared.place4(to), [array.read(source + k) if k < count else F(0) for k in range(4)])
+
+    def copy1(shared, to, array, index, count):
+        source = array.flat_place(index)
+        begin_copy(shared, shared.flat_place(to), [array.read(source) if count else F(0)])
+
+    def copies_commit():
+        simulator.current.copies.append([])
+
+    def copies_wait(pending):
+        groups = simulator.current.copies
+        while len(groups) - 1 > pending:
+            for shared, first, values in groups.pop(0):
+                for k, value in enumerate(values):
+                    shared.write(first + k, value)
 
     return SimpleNamespace(
-        load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2, log2=log2,
-        reciprocal=reciprocal, bits_of=lambda x: int(F(x).view(np.int32)),
+        load=load, store=store, load4=load4, store4=store4, load4_relaxed=load4_relaxed, poll4=poll4,
+        store_relaxed=store_relaxed, exp2=exp2, log2=log2, reciprocal=reciprocal,
+        bits_of=lambda x: int(F(x).view(np.int32)),
         float_of=lambda bits: np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4,
-        copies_commit=lambda: None, copies_wait=lambda pending: None)
+        copy1=copy1, copies_commit=copies_commit, copies_wait=copies_wait)
 
 
 # ------------------------------------------------------------------------- functions that have another form on a GPU
@@ -93,4 +123,5 @@ def make(simulator):
 FORMULAS = forms.FORMS | {activations.relu: lambda x: F(0) if x < 0 else x}
 
 MATH = SimpleNamespace(**{name: getattr(np, name) for name in (
-    "sqrt", "exp", "log", "tanh", "copysign", "fabs", "floor", "ceil", "isnan", "isinf", "pi", "inf", "nan")})
+    "sqrt", "exp", "log", "tanh", "copysign", "fabs", "floor", "ceil", "isnan", "isinf", "isfinite", "pi", "inf",
+    "nan")})
