@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 import minilstm
 from gpu.sides import FRESH, Program, Sides, compared, judged, tf32_mode
 from minilstm import device
+from minilstm.recurrence import gpu as recurrence
 
 WORKS = ("forward", "training forward", "forward + backward")
 LAYOUTS = ("dense", "ragged")
@@ -137,6 +138,11 @@ class Case:
     def exact(self):
         return self.their_results(deepcopy(self.net).double())
 
+    def walk(self):
+        """The name of the recurrent kernels that the library takes."""
+        T, B, H = self.shape
+        return recurrence.walk_for(self.ours.cell, B, T, H).__name__.rpartition("gpu_")[2]
+
     def judgement(self, exact, tf32):
         ours, again = self.our_results(), self.our_results()
         return judged(ours, again, self.their_results(self.net), exact, tf32)
@@ -171,7 +177,7 @@ def measure(sides, record, kind, shape):
 def compare(sides, record, case, exact, tf32, labels, works=WORKS):
     """Judge, then time what is right."""
     labels = labels | {"tf32": tf32}
-    judgement = case.judgement(exact, tf32)
+    judgement = case.judgement(exact, tf32) | {"walk": case.walk()}
     record.row(**labels, **judgement)
     for work in works:
         row = labels | {"work": work, "result": judgement["result"]}
@@ -187,7 +193,6 @@ def compare(sides, record, case, exact, tf32, labels, works=WORKS):
 
 def ladder(sides, record, shapes):
     """The recurrent kernels one by one, each forced, at shapes (T, B, H)."""
-    from minilstm.recurrence import gpu as recurrence
     for kind in ("LSTM", "GRU"):
         for shape in shapes:
             case, exact = Case(sides, kind, shape, "dense"), None
@@ -206,7 +211,6 @@ def ladder(sides, record, shapes):
 
 def steps(sides, record, shapes, long, short):
     """Microseconds a step: the difference between a long and a short sequence, so that what is done once drops out."""
-    from minilstm.recurrence import gpu as recurrence
     for B, H in shapes:
         for tf32 in (False, True):
             with record.attempt(f"a step, {B} rows, {H} units"), tf32_mode(tf32), recurrence.using("blocks"):

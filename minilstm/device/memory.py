@@ -220,10 +220,11 @@ class CheckedArray:
 
     def place4(self, index):
         """The first of four neighbours, for an access of 16 bytes."""
+        index = int(index)
         if (self.first + index) % 4 or not 0 <= index <= self.size - 4:
             raise self.simulator.fault(f"{self.name}: 16 bytes at number {index} of {self.size}, which has to be a "
                                        "multiple of 4 inside of it")
-        return int(index)
+        return index
 
     # Each of these knows what may race with it; ``race`` looks whether it does.
 
@@ -314,6 +315,15 @@ class GlobalArray(CheckedArray):
         first = array.__array_interface__["data"][0] // array.itemsize
         super().__init__(simulator, name, array.shape, array.dtype, numbers, marks, first)
         self.flat = flat
+        self.counted = simulator.kernel.name, name
+
+    def read(self, place):
+        self.simulator.reads[self.counted] += 1
+        return super().read(place)
+
+    def read_relaxed(self, place):
+        self.simulator.reads[self.counted] += 1
+        return super().read_relaxed(place)
 
 
 class Marks(dict):

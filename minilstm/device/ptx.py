@@ -256,8 +256,8 @@ def copy1(typingctx, shared, to, array, index, count):
         target = _shared_address(context, builder, signature.args[0], args[0], args[1])
         source = _pointer(context, builder, signature.args[2], args[2], args[3])
         size = builder.shl(builder.trunc(args[4], I32) if args[4].type.width > 32 else args[4], I32(2))
-        _asm(builder, VOID, [I32, source.type, I32], "cp.async.ca.shared.global [$0], [$1], 4, $2;", "r,l,r,~{memory}",
-             [target, source, size])
+        _asm(builder, VOID, [I32, source.type, I32], "cp.async.ca.shared.global [$0], [$1], 4, $2;",
+             "r,l,r,~{memory}", [target, source, size])
 
     return types.void(shared, to, array, index, count), codegen
 

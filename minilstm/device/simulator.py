@@ -36,6 +36,7 @@ import contextlib
 import math
 import random
 import types
+from collections import Counter
 
 import numpy as np
 from numba import cuda
@@ -62,6 +63,7 @@ class Simulator:
     races       list of Race
     launched    names of kernels, in order
     copies      ("to device" or "to host", bytes) of each copy, in order
+    reads       (kernel, argument) -> how many numbers were read from global memory
     """
     name, compute_capability = "simulator", (9, 0)
 
@@ -69,7 +71,7 @@ class Simulator:
         self.random = None if seed is None else random.Random(seed)
         self.multiprocessors, self.record_races = multiprocessors, record_races
         self.give_up, self.steps = give_up, steps
-        self.races, self.launched, self.copies, self.idle = [], [], [], {}
+        self.races, self.launched, self.copies, self.reads, self.idle = [], [], [], Counter(), {}
         self.cuda, self.ptx = Cuda(self), twins.make(self)
         self.current = None                                     # the thread that runs
         self.clock = 0                                          # counts barriers

@@ -171,6 +171,8 @@ class Run:
         thread = self.simulator.current
         thread.waits_for = "what another block writes"
         self.ready.append(thread)
+        if self.simulator.steps:
+            self.simulator.steps.waits(thread, thread.waits_for)
         self.hub.switch()
 
     def meet_block(self):

@@ -123,4 +123,5 @@ def make(simulator):
 FORMULAS = forms.FORMS | {activations.relu: lambda x: F(0) if x < 0 else x}
 
 MATH = SimpleNamespace(**{name: getattr(np, name) for name in (
-    "sqrt", "exp", "log", "tanh", "copysign", "fabs", "floor", "ceil", "isnan", "isinf", "pi", "inf", "nan")})
+    "sqrt", "exp", "log", "tanh", "copysign", "fabs", "floor", "ceil", "isnan", "isinf", "isfinite", "pi", "inf",
+    "nan")})

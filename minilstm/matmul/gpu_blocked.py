@@ -1,23 +1,23 @@
 """The product with blocks of registers: a block makes a tile of C, each of its threads 8 x 8 numbers of it.
 
-Why registers.  In ``tiled`` a thread reads two numbers from shared memory for each multiply-add, and shared memory gives
-32 numbers while the arithmetic units could do 128 multiply-adds.  A thread that holds 8 x 8 totals in registers reads
-8 + 8 numbers for 64 multiply-adds, 16 bytes at a time.  64 totals, the 16 numbers and some addresses fit into the 128
-registers that leave room for 512 threads on a multiprocessor.
+Why registers.  In ``tiled`` a thread reads two numbers from shared memory for each multiply-add, and shared memory
+gives 32 numbers while the arithmetic units could do 128 multiply-adds.  A thread that holds 8 x 8 totals in registers
+reads 8 + 8 numbers for 64 multiply-adds, 16 bytes at a time.  64 totals, the 16 numbers and some addresses fit into the
+128 registers that leave room for 512 threads on a multiprocessor.
 
-Two buffers.  While a block multiplies what is in one, the next tile is copied to the other; one barrier a tile is enough:
-it says that the copies have arrived and that nobody reads the other buffer any more.
+Two buffers.  While a block multiplies what is in one, the next tile is copied to the other; one barrier a tile is
+enough: it says that the copies have arrived and that nobody reads the other buffer any more.
 
-Bank conflicts.  Shared memory has 32 banks, number i is in bank i % 32, and a bank gives one number at a time: 32 threads
-that want 32 banks, or the same number, wait once; 32 numbers of one bank are 32 waits.  A tile has k as its first axis
-here, so that four neighbouring lines are 16 bytes.  Where a factor lies along k, a warp copies 8 numbers of 4 lines; with
-rows of 128 numbers all 8 would go to the bank of their line.  With 4 more in a row they go to 8 places, 4 banks apart: 32
-numbers, 32 banks.
+Bank conflicts.  Shared memory has 32 banks, number i is in bank i % 32, and a bank gives one number at a time: 32
+threads that want 32 banks, or the same number, wait once; 32 numbers of one bank are 32 waits.  A tile has k as its
+first axis here, so that four neighbouring lines are 16 bytes.  Where a factor lies along k, a warp copies 8 numbers of
+4 lines; with rows of 128 numbers all 8 would go to the bank of their line.  With 4 more in a row they go to 8 places, 4
+banks apart: 32 numbers, 32 banks.
 
-The 32 threads of a warp have 4 x 8 of the blocks of registers, numbered so that two neighbours in a pair share a row, and
-pairs a column: the 16-byte reads of the hardware, which serves such neighbours together, take the least time so.  The
-8 x 8 of a thread are four blocks of 4 x 4, one in each quarter of the tile, for the same reason: the threads of a row
-then read what are neighbours.
+The 32 threads of a warp have 4 x 8 of the blocks of registers, numbered so that two neighbours in a pair share a row,
+and pairs a column: the 16-byte reads of the hardware, which serves such neighbours together, take the least time so.
+The 8 x 8 of a thread are four blocks of 4 x 4, one in each quarter of the tile, for the same reason: the threads of a
+row then read what are neighbours.
 
 Source of the numbering: S. Gray, the SGEMM of the assembler maxas for NVIDIA's Maxwell, 2014.
 """
@@ -27,7 +27,7 @@ from numba import cuda, float32
 
 from ..device import ptx
 from ..device.kernel import F1, Int, device_function, kernel, unroll
-from .gpu_operands import Layout, copies, in_parts, tile_of_block
+from .gpu_operands import Layout, bias_of, copies, in_parts, tile_of_block
 
 TILES = (128, 128), (64, 64)    # rows and columns of C: 256 or 64 threads, two or eight blocks on a multiprocessor
 DEPTH = 8                       # of a tile, along k
@@ -119,12 +119,6 @@ def _blocked_kernel(ROWS, COLUMNS, A_layout, B_layout):
                               totals[i, 4 * half + 1] + z1, totals[i, 4 * half + 2] + z2, totals[i, 4 * half + 3] + z3)
 
     return blocked_tile
-
-
-@device_function
-def bias_of(bias, n):
-    """0 where there is none, and beyond the last column."""
-    return ptx.load(bias, n) if n < bias.size else float32(0)
 
 
 @device_function

@@ -1,20 +1,21 @@
-"""How the factors of a product lie in memory, how tiles of them are copied, and the launch that kernels with tiles share.
+"""How the factors of a product lie in memory, how tiles of them are copied, and the launch that kernels with tiles
+share.
 
-Every number of C = A @ B is a sum over k, so a factor is a set of lines along k: the rows of A, the columns of B.  It lies
-in memory in one of two ways, and ``array.T`` is the other one:
+Every number of C = A @ B is a sum over k, so a factor is a set of lines along k: the rows of A, the columns of B.  It
+lies in memory in one of two ways, and ``array.T`` is the other one:
 
     along k     the neighbours of a number belong to its line:      A as it is, B transposed (x @ W.T has both)
     across k    they belong to other lines, at the same k:          A transposed (da.T @ x), B as it is
 
 Copies from global to shared memory are asynchronous (cp.async): the numbers go past the registers, and threads multiply
-meanwhile.  Neighbouring threads copy what are neighbours in global memory, whichever way that is; the kernel says where a
-number has its place in the tile.  What is outside of a factor becomes zero, for k in both factors, so that a tile that
-sticks out adds 0 * 0.
+meanwhile.  Neighbouring threads copy what are neighbours in global memory, whichever way that is; the kernel says where
+a number has its place in the tile.  What is outside of a factor becomes zero, for k in both factors, so that a tile
+that sticks out adds 0 * 0.
 """
 import functools
 from typing import NamedTuple
 
-from numba import cuda
+from numba import cuda, float32, int32
 
 from ..device import ptx
 from ..device.arrays import DeviceArray, Transposed
@@ -25,7 +26,7 @@ from .gpu_sums import add_parts
 
 class Layout(NamedTuple):
     along_k: bool
-    wide: bool              # four neighbours can be read at once: rows of 4 n numbers, the first at a multiple of 16 bytes
+    wide: bool              # four neighbours can be read at once: 16 bytes that begin at a multiple of 16
 
 
 class Factor(NamedTuple):
@@ -72,10 +73,10 @@ def copies(layout, place_in_tile, LINES, DEPTH, THREADS):
         across = cuda.threadIdx.x // SIDE_BY_SIDE
         if along_k:
             place, row = (first_line + across) * K + first_k + along, K
-            left = lines - first_line - across if first_k + along < last_k else 0
+            left = int32(lines - first_line - across if first_k + along < last_k else 0)
         else:
             place, row = (first_k + across) * lines + first_line + along, lines
-            left = last_k - first_k - across if first_line + along < lines else 0
+            left = int32(last_k - first_k - across if first_line + along < lines else 0)
         for r in range(ROUNDS):
             there = across + r * AT_ONCE
             to = start + (place_in_tile(there, along) if along_k else place_in_tile(along, there))
@@ -94,7 +95,13 @@ def tile_of_block(N, ROWS, COLUMNS):
     """The tile of this block -> its first row and column in C.  The next block has the tile to the right: blocks that
     run together read the same rows of A."""
     tiles = (N + COLUMNS - 1) // COLUMNS
-    return cuda.blockIdx.x // tiles * ROWS, cuda.blockIdx.x % tiles * COLUMNS
+    return int32(cuda.blockIdx.x // tiles * ROWS), int32(cuda.blockIdx.x % tiles * COLUMNS)
+
+
+@device_function
+def bias_of(bias, n):
+    """0 where there is none, and beyond the last column."""
+    return ptx.load(bias, n) if n < bias.size else float32(0)
 
 
 # ------------------------------------------------------------------------------------------------------------- a launch
@@ -102,8 +109,9 @@ def tile_of_block(N, ROWS, COLUMNS):
 def in_parts(kernel_for, tile, depth, A, B, bias, parts):
     """C = A @ B + bias by a kernel whose blocks make one tile each, of one part of the range of k.
 
-    kernel_for: of (tile, layout of A, layout of B).  tile: (rows, columns).  Parts begin at multiples of ``depth``.  One
-    part is C; more go to memory of their own and are then added in their order, so that the bits are always the same.
+    kernel_for: of (tile, layout of A, layout of B).  tile: (rows, columns).  Parts begin at multiples of ``depth``.
+    One part is C; more go to memory of their own and are then added in their order, so that the bits are always the
+    same.
     """
     (M, K), N = A.shape, B.shape[1]
     a, b = factors(A, B)

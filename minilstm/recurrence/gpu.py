@@ -6,6 +6,8 @@ modules, the first that can take the cell and the shape:
 
     gpu_rows      a block owns some rows of the batch for the whole sequence, with U in its registers: no thread ever
                   waits for another block, and no number of U is read twice; for a U that fits into a block
+    gpu_blocks    blocks share U out among their registers, and wait for each other's h at every step: U stays on the
+                  chip for the whole sequence; for H a multiple of 4 up to 1024, as far as the chip has room
     gpu_steps     a launch at every step; for any shape
 
 ``with using("steps"):`` asks for one of them by its name.  They add the products of h_prev and U in different orders;
@@ -26,7 +28,7 @@ from ..device.arrays import DeviceArray
 from ..device.gpu import current, empty, launch, zeros
 from ..device.kernel import B2, F1, F2, F4, Int, kernel
 from ..matmul.gpu import column_sums, product
-from . import gpu_rows, gpu_steps
+from . import gpu_blocks, gpu_rows, gpu_steps
 from .gpu_steps import sizes
 
 THREADS = 256
@@ -40,6 +42,7 @@ class Walk(NamedTuple):
 
 WALKS = {                   # the first that fits is taken
     "rows": Walk(gpu_rows, "U has to fit into the registers of a block"),
+    "blocks": Walk(gpu_blocks, "H has to be a multiple of 4 up to 1024, and U to fit into the registers of all blocks"),
     "steps": Walk(gpu_steps, ""),
 }
 
