@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from compiled import check
+from compiled import TARGETS, check, report
 from helpers import assert_close, same_bits
 from minilstm import device
 from minilstm.attention import gpu as gpu_attention
@@ -93,8 +93,8 @@ def test_it_is_what_reference_says(gpu, score, sizes):
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("sizes", [
     (1, 64, 32, 8, 4), (1, 63, 31, 5, 3, 2), (1, 1, 97, 4, 4), (1, 129, 1, 4, 4), (3, 1, 1, 1, 1), (1, 40, 33, 1, 7, 3),
-    (1, 70, 70, 3, 4, 2, True), (2, 66, 34, 3, 2, 2), (1, 2, 3, 33, 5), (2, 97, 97, 4, 4, 1, True), (1, 3, 4, 64, 32), (1, 3, 4, 65, 129), (1, 3, 4, 130, 66),
-    (1, 3, 3, 260, 4, 1, True)])
+    (1, 70, 70, 3, 4, 2, True), (2, 66, 34, 3, 2, 2), (1, 2, 3, 33, 5), (2, 97, 97, 4, 4, 1, True), (1, 3, 4, 64, 32),
+    (1, 3, 4, 65, 129), (1, 3, 4, 130, 66), (1, 3, 3, 260, 4, 1, True)])
 def test_it_is_what_reference_says_for_many_sizes(gpu, score, sizes):
     Case(np.random.default_rng(), score, *sizes).agrees()
 
@@ -303,33 +303,40 @@ def test_every_barrier_is_needed(kind):
 
 # -------------------------------------------------------------------------------------------------------- machine code
 
+def check_all(additive, A, F, causal, aligned=True):
+    """No spill on an H100.  For an A100 the compiler calls a function at each vote and each shuffle in a loop, in case
+    the threads of the warp are not together, and what lives across a call does not all fit into registers: some
+    addresses and sums of a tile's softmax go to memory, none of the inner loops."""
+    for make in (forward_kernel, query_gradient_kernel, key_gradient_kernel):
+        kernel = make(additive, A, F, causal, aligned)
+        on_a100, on_h100 = (report(kernel, cc) for cc in TARGETS)
+        for found in (on_a100, on_h100):
+            assert found.doubles == 0 and found.shared <= 48 * 1024, str(found)
+            assert found.registers <= 65536 // (kernel.threads * kernel.blocks_per_sm), str(found)
+        assert on_h100.spills == on_h100.stack == 0, str(on_h100)
+        assert on_a100.spills <= 400, str(on_a100)
+
+
 @pytest.mark.compiler
-@pytest.mark.parametrize("make, registers", [(forward_kernel, 168), (query_gradient_kernel, 168),
-                                             (key_gradient_kernel, 255)])
-def test_machine_code_of_a_head_of_64(make, registers):
-    """Causal: with what the diagonal needs and with what the other tiles need."""
-    check(make(False, 64, 64, True, True), registers)
+def test_machine_code_of_a_head_of_64():
+    """Causal: with what the diagonal needs, and with what the other tiles need."""
+    check_all(False, 64, 64, True)
 
 
 @pytest.mark.long
 @pytest.mark.compiler
 @pytest.mark.parametrize("additive", [False, True])
 @pytest.mark.parametrize("width", [32, 64, 128])
-def test_machine_code(width, additive):
-    """The keys' gradients for a head of 128 columns are 128 sums in each thread.  Some addresses that are needed once in
-    a tile find no register beside them; the inner loops are without a spill."""
-    for causal in (False, True):
-        check(forward_kernel(additive, width, width, causal, True), 255)
-        check(query_gradient_kernel(additive, width, width, causal, True), 255)
-        spills = 96 if width == 128 and not additive else 0
-        check(key_gradient_kernel(additive, width, width, causal, True), 255, spills=spills, stack=spills)
+@pytest.mark.parametrize("causal", [False, True])
+def test_machine_code(width, additive, causal):
+    check_all(additive, width, width, causal)
 
 
 @pytest.mark.long
 @pytest.mark.compiler
 def test_machine_code_of_what_else_there_is():
-    for additive, causal in ((False, True), (True, False)):
-        for make in (forward_kernel, query_gradient_kernel, key_gradient_kernel):
-            check(make(additive, 33, 70, causal, False), 255, spills=96, stack=96)
-        check(weights_kernel(additive, causal), 64)
+    check_all(False, 33, 70, True, aligned=False)
+    check_all(True, 33, 70, False, aligned=False)
+    for additive in (False, True):
+        check(weights_kernel(additive, True), 64)
     check(query_kernel(64), 64)

@@ -9,7 +9,8 @@ from numba import cuda, float32
 from minilstm import device
 from minilstm.cells import activations, lstm
 from minilstm.device import ptx
-from minilstm.device.kernel import F1, F2, Int, device_function, kernel
+from minilstm.device.kernel import B1, F1, F2, I1, Int, device_function, kernel
+from minilstm.device.simulator import SimulationError
 
 SUBNORMAL = np.finfo(np.float32).tiny           # numbers below
 
@@ -108,15 +109,78 @@ def test_asynchronous_copies_fill_up_with_zeros(count):
     def copy(x: F1, y: F1):
         tile = cuda.shared.array(8, float32, alignment=16)
         ptx.copy4(tile, 4, x, 8, count)
+        ptx.copy1(tile, 3, x, 1, 1)
+        ptx.copy1(tile, 2, x, 1, 0)
         ptx.copies_commit()
         ptx.copies_wait(0)
         a, b, c, d = ptx.load4(tile, 4)
         ptx.store4(y, 0, a, b, c, d)
+        y[4], y[5] = tile[3], tile[2]
 
     with device.simulated():
-        x, y = numbers(12), device.empty(4)
+        x, y = numbers(12), device.empty(6)
         device.launch(copy, 1, device.to_device(x), y)
-        assert (y.copy_to_host() == np.where(np.arange(4) < count, x[8:], 0)).all()
+        assert (y.copy_to_host() == [*np.where(np.arange(4) < count, x[8:], 0), x[1], 0]).all()
+
+
+def test_copies_are_there_when_they_are_waited_for():
+    """wait_group n: all groups but the n that were committed last; what is not committed is not waited for."""
+    @kernel(threads=1)
+    def copy(x: F1, y: F1):
+        tile = cuda.shared.array(3, float32)
+        for k in range(3):
+            ptx.copy1(tile, k, x, k, 1)
+            if k < 2:
+                ptx.copies_commit()
+        for k in range(3):
+            y[k] = tile[k]
+        ptx.copies_wait(1)
+        for k in range(3):
+            y[3 + k] = tile[k]
+        ptx.copies_wait(0)
+        for k in range(3):
+            y[6 + k] = tile[k]
+
+    with device.simulated():
+        x, y = numbers(3), device.empty(9)
+        device.launch(copy, 1, device.to_device(x), y)
+        none, first, both = np.isnan(y.copy_to_host()).reshape(3, 3)
+        assert none.all() and list(first) == [False, True, True] and list(both) == [False, False, True]
+        assert (y.copy_to_host()[6:8] == x[:2]).all()
+
+
+def test_single_numbers_by_flat_indices():
+    @kernel(threads=1)
+    def move(x: F2, m: B1, y: F1):
+        ptx.store(y, 1, ptx.load(x, 5) if ptx.load(m, 1) else float32(0))
+        ptx.load(x, 6)
+
+    with device.simulated():
+        x, y = numbers((2, 3)), device.zeros(2)
+        with pytest.raises(SimulationError, match="x: number 6 of 6"):
+            device.launch(move, 1, device.to_device(x), device.to_device(np.array([False, True])), y)
+        assert (y.copy_to_host() == [0, x[1, 2]]).all()
+
+
+def test_a_first_look_gives_what_is_there():
+    """load4_relaxed, as poll4, may meet a relaxed store of another block; but it does not wait."""
+    @kernel(threads=4, resident=True)
+    def look(x: F1, y: F1, error: I1):
+        t = cuda.threadIdx.x
+        if cuda.blockIdx.x == 1:
+            ptx.store_relaxed(x, t, float32(t))
+        elif t == 0:
+            early = ptx.load4_relaxed(x, 0)
+            late = ptx.poll4(x, 0, error)
+            for k in range(4):
+                y[k] = early[k]
+                y[4 + k] = late[k]
+
+    with device.simulated() as simulator:
+        y, unwritten = device.empty(8), np.full(4, ptx.UNWRITTEN, np.int32)
+        device.launch(look, 2, device.to_device(unwritten.view(np.float32)), y, simulator.error)
+        assert (y.copy_to_host()[:4].view(np.int32) == unwritten).all() and (y.copy_to_host()[4:] == range(4)).all()
+        assert not simulator.races
 
 
 # ------------------------------------------------------------------------------------------------------- activations

@@ -212,11 +212,11 @@ def test_other_cells_are_refused_by_name(cell):
 # --------------------------------------------------------------------------------------------------------- planted bugs
 
 BUGS = {                    # what is changed in gpu_rows.py, so many times
-    "forward: no barrier": ("                cuda.syncthreads()\n            t += step", "            t += step", 1),
-    "backward: no barrier": ("                cuda.syncthreads()\n                for r", "                for r", 1),
-    "forward: one place": ("                place = 1 - place\n                if mine", "                if mine", 1),
-    "backward: one place": ("                place = 1 - place\n\n", "\n", 1),
-    "state not carried": ("s * size + slot, state[s, 0])", "s * size + slot, new[s, 0])", 2),
+    "forward: no barrier": ("            cuda.syncthreads()\n            t += step", "            t += step", 1),
+    "backward: no barrier": ("            cuda.syncthreads()\n            for r", "            for r", 1),
+    "forward: one place": ("            place = 1 - place\n            if mine", "            if mine", 1),
+    "backward: one place": ("            place = 1 - place\n\n", "\n", 1),
+    "state not carried": ("s * size + slot, state[s, 0])", "s * size + slot, new[s, 0])", 1),
     "mask of the wrong row": ("real >> row & 1", "real >> 0 & 1", 1),
 }
 
@@ -258,14 +258,20 @@ def largest(cell):
 
 
 def check_rows(cell, H):
+    """All weights in registers and none spilled, for one row in a block; for four on compute capability 9.0: on 8.0 the
+    assembler puts calls in place of shuffles, for lanes that may be elsewhere, and keeps less across them."""
     rows = gpu_backend.WALKS["rows"].module
-    for kernel in rows.forward_kernel(cell, H, 4, True), rows.backward_kernel(cell, H, 4):
+    for kernel in rows.forward_kernel(cell, H, 1, True), rows.backward_kernel(cell, H, 1):
         compiled.check(kernel, registers=rows.registers(kernel.threads))
+    for kernel in rows.forward_kernel(cell, H, 4, True), rows.backward_kernel(cell, H, 4):
+        compiled.check(kernel, registers=rows.registers(kernel.threads), spills=400, stack=256)
+        found = compiled.report(kernel, (9, 0))
+        assert found.spills == found.stack == 0, str(found)
 
 
 @pytest.mark.compiler
 def test_machine_code_of_rows():
-    """The largest LSTM: all weights in registers, none of them spilled."""
+    """The largest LSTM."""
     check_rows(LSTM_CELL, largest(LSTM_CELL))
 
 
@@ -273,6 +279,6 @@ def test_machine_code_of_rows():
 @pytest.mark.compiler
 @pytest.mark.parametrize("cell", CELLS.values(), ids=list(CELLS))
 def test_machine_code_of_rows_of_all_cells(cell):
-    """Every cell, for two sizes that fill their threads' registers in different ways; less for one row in a block."""
+    """Every cell, for two sizes that fill their threads' registers in different ways."""
     check_rows(cell, largest(cell))
     check_rows(cell, largest(cell) // 2 + 1)

@@ -381,7 +381,7 @@ def test_out_of_bounds(where, index, write):
         else:
             z[index]
 
-    with device.simulated(), pytest.raises(SimulationError, match="touch, thread 0 of .*outside of its shape"):
+    with device.simulated(), pytest.raises(SimulationError, match="touch, thread 0 of .*outside of the shape"):
         device.launch(touch, 1, device.zeros(8), device.zeros((2, 8)))
 
 

@@ -25,8 +25,8 @@ from ..device import ptx
 from ..device.kernel import B2, F1, Float, Int, device_function, kernel
 from .gpu_scores import additive_scores, additive_sums, dot_scores, products
 from .gpu_tiles import (
-    ALL, PASSING, ROWS, THREADS, WEIGHTS, ZERO, ZEROS, loader, real_rows, real_steps, scored, seeing, storer,
-    summed)
+    ALL, PASSING, ROWS, THREADS, WEIGHTS, ZERO, ZEROS, divided, loader, place_of_block, real_rows, real_steps, scored,
+    seeing, storer, summed)
 
 WEIGHTS_SIZE, FACTS_SIZE = ROWS * WEIGHTS, PASSING * 4
 
@@ -44,9 +44,8 @@ def query_kernel(F):
         lane = cuda.threadIdx.x % 32
         Tq = query_mask.shape[1]
         place = cuda.blockIdx.x * (THREADS // 32) + cuda.threadIdx.x // 32
-        b = place // (heads * Tq)
-        head = place // Tq % heads
-        t = place % Tq
+        b_and_head, t = divided(place, Tq)
+        b, head = divided(b_and_head, heads)
         if b < query_mask.shape[0]:
             total = sums[place * 2 + 1]
             delta = ZERO
@@ -134,9 +133,8 @@ def query_gradient_kernel(additive, A, F, causal, aligned):
         weights = cuda.shared.array(WEIGHTS_SIZE, float32, alignment=16)
         x = cuda.threadIdx.x % 8
         y = cuda.threadIdx.x // 8
-        b = cuda.blockIdx.x // (heads * parts)
-        head = cuda.blockIdx.x // parts % heads
-        column = cuda.blockIdx.x % parts * columns
+        b, head, part = place_of_block(heads, parts)
+        column = part * columns
         tile = cuda.gridDim.y - 1 - cuda.blockIdx.y                     # causal, the last have most to do: they begin
         first = tile * ROWS
         Tq = query_mask.shape[1]
@@ -253,7 +251,7 @@ def key_gradient_kernel(additive, A, F, causal, aligned):
     sees, read = seeing(causal), reader(A, dk_columns, aligned)
     store_dk, store_dv = storer(A, dk_columns, aligned), storer(F, dv_columns, aligned)
 
-    @kernel(threads=THREADS, blocks_per_sm=2)
+    @kernel(threads=THREADS, blocks_per_sm=2 if additive or passing_size > PASSING * 64 else 3)
     def of_keys(q: F1, k: F1, v: F1, w: F1, key_mask: B2, query_mask: B2, scale: Float, heads: Int, q_step: Int,
                 v_step: Int, d_context: F1, known: F1, dk: F1, dv: F1):
         own = cuda.shared.array(own_size, float32, alignment=16)
@@ -263,10 +261,9 @@ def key_gradient_kernel(additive, A, F, causal, aligned):
         facts = cuda.shared.array(FACTS_SIZE, float32, alignment=16)
         x = cuda.threadIdx.x % 8
         y = cuda.threadIdx.x // 8
-        b = cuda.blockIdx.x // (heads * parts)
-        head = cuda.blockIdx.x // parts % heads
-        column_k = cuda.blockIdx.x % parts * dk_columns
-        column_v = cuda.blockIdx.x % parts * dv_columns
+        b, head, part = place_of_block(heads, parts)
+        column_k = part * dk_columns
+        column_v = part * dv_columns
         first = cuda.blockIdx.y * ROWS
         Tq = query_mask.shape[1]
         Tk = key_mask.shape[1]

@@ -20,7 +20,8 @@ from ..device import ptx
 from ..device.kernel import B2, F1, Float, Int, device_function, kernel, unroll
 from .gpu_scores import additive_scores, dot_scores, products
 from .gpu_tiles import (
-    ALL, PASSING, ROWS, THREADS, WEIGHTS, ZERO, loader, real_rows, real_steps, scored, seeing, storer, summed)
+    ALL, PASSING, ROWS, THREADS, WEIGHTS, ZERO, loader, place_of_block, real_rows, real_steps, scored, seeing, storer,
+    summed)
 
 LOWEST = np.finfo("float32").min
 WEIGHTS_SIZE = ROWS * WEIGHTS
@@ -66,9 +67,8 @@ def forward_kernel(additive, A, F, causal, aligned):
         weights = cuda.shared.array(WEIGHTS_SIZE, float32, alignment=16)
         x = cuda.threadIdx.x % 8
         y = cuda.threadIdx.x // 8
-        b = cuda.blockIdx.x // (heads * F_parts)
-        head = cuda.blockIdx.x // F_parts % heads
-        column = cuda.blockIdx.x % F_parts * F_columns
+        b, head, part = place_of_block(heads, F_parts)
+        column = part * F_columns
         first = (cuda.gridDim.y - 1 - cuda.blockIdx.y) * ROWS           # causal, the last have most to do: they begin
         Tq = query_mask.shape[1]
         Tk = key_mask.shape[1]
@@ -108,7 +108,8 @@ def forward_kernel(additive, A, F, causal, aligned):
                         s[i, j] *= scale
                         seen = sees(real, x + 8 * j, query, key + x + 8 * j)
                         sighted[i] = ONE if seen else sighted[i]
-                        top_new = s[i, j] if seen and s[i, j] > top_new else top_new
+                        score = s[i, j] if seen else LOWEST
+                        top_new = score if score > top_new else top_new
                     top_new = largest_of_row(top_new)
                     shrink = exp(top[i] - top_new)
                     top[i] = top_new

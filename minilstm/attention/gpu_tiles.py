@@ -62,13 +62,30 @@ def _power_of_two(width, least, most):
     return min(most, max(least, 1 << (width - 1).bit_length())) if width else least
 
 
-# ---------------------------------------------------------------------------------------------- what is real, and seen
+# ------------------------------------------------------------------------------------------ who this is, who is real
+
+@device_function
+def divided(a, b):
+    """-> a // b, a % b, of numbers from 0 to 2**32 - 1.  A division of 64 bits has branches, behind which the compiler
+    no longer knows that the threads of a warp are together: each vote and each shuffle would begin with a question."""
+    quotient = np.uint32(a) // np.uint32(b)
+    return np.int64(quotient), np.int64(np.uint32(a) - quotient * np.uint32(b))
+
+
+@device_function
+def place_of_block(heads, parts):
+    """blockIdx.x counts rows of the batch, heads and parts of a head's columns -> b, head, part"""
+    rest, part = divided(cuda.blockIdx.x, parts)
+    b, head = divided(rest, heads)
+    return b, head, part
+
 
 @device_function
 def real_steps(mask, b, first):
     """PASSING steps from ``first`` on, as bits of an integer: 1 for a real one.  A warp asks together."""
     t = first + cuda.threadIdx.x % 32
-    return cuda.ballot_sync(ALL, t < mask.shape[1] and mask[b, t])
+    T = mask.shape[1]
+    return cuda.ballot_sync(ALL, mask[b, min(t, T - 1)] & (t < T))
 
 
 @device_function
@@ -82,7 +99,7 @@ def seeing(causal):
     @device_function
     def sees(real, bit, query, key):
         """Does a query see a key?  real: the bits of the passing ones, ``bit`` is the one in question."""
-        return real >> bit & 1 != 0 and (not causal or key <= query)
+        return (real >> bit & 1 != 0) & (not causal or key <= query)
 
     return sees
 

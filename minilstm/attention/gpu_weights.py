@@ -10,7 +10,7 @@ from ..cells.activations import exp, tanh
 from ..device import ptx
 from ..device.kernel import B2, F1, Float, Int, device_function, kernel
 from .gpu_forward import LOWEST
-from .gpu_tiles import ALL, THREADS, ZERO
+from .gpu_tiles import ALL, THREADS, ZERO, divided
 
 
 @device_function
@@ -41,9 +41,8 @@ def weights_kernel(additive, causal):
         Tq = query_mask.shape[1]
         Tk = key_mask.shape[1]
         place = cuda.blockIdx.x * (THREADS // 32) + cuda.threadIdx.x // 32
-        b = place // (heads * Tq)
-        head = place // Tq % heads
-        t = place % Tq
+        b_and_head, t = divided(place, Tq)
+        b, head = divided(b_and_head, heads)
         if b < query_mask.shape[0]:
             last = (t + 1 if causal else Tk) if query_mask[b, t] else 0
             q_start = ((b * Tq + t) * heads + head) * A

@@ -163,7 +163,7 @@ class CudaGPU:
         function = compiled.library.get_cufunc()
         if kernel.shared_bytes:
             self._allow_shared(kernel, function)
-        return Compiled(function, [SCALARS.get(type_) for type_ in kernel.types], {})
+        return Compiled(compiled, function, [SCALARS.get(type_) for type_ in kernel.types], {})
 
     def _allow_shared(self, kernel, function):
         """More than 48 KiB of shared memory have to be asked for; numba-cuda does not."""
@@ -182,7 +182,8 @@ class CudaGPU:
 
 class Compiled(NamedTuple):
     """A kernel on the GPU."""
-    function: Any               # numba-cuda's, with the kernel of cuda.core
+    compiled: Any               # numba-cuda's, which keeps the machine code
+    function: Any               # and what it has loaded, with the kernel of cuda.core
     scalars: list               # for each argument: None for an array, or what makes the launch's number of it
     configs: dict               # grid -> LaunchConfig
 

@@ -90,21 +90,26 @@ CONVERTED = {"float32": as_float32, "int32": as_int32, "bool": lambda value, fau
 NATIVE = {"float32": F32, "int32": int, "bool": bool}       # what a kernel sees of a number of this dtype
 
 
-def place_of(index, shape):
-    """The index of a number, counted from the first one; None if there is no such number."""
-    index = index if type(index) is tuple else (index,)
-    if len(index) != len(shape):
-        return None
-    place = 0
-    for i, n in zip(index, shape):
-        if not 0 <= i < n:
-            return None
-        place = place * n + i
-    return int(place)
+class Places(dict):
+    """index -> the place of the number, counted from the first one of an array; filled as it is asked for."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = shape
+
+    def __missing__(self, index):
+        """Raises IndexError."""
+        indices = index if isinstance(index, tuple) else (index,)
+        if len(indices) != len(self.shape) or not all(0 <= i < n for i, n in zip(indices, self.shape)):
+            raise IndexError(f"{', '.join(map(str, indices))} is outside of the shape {self.shape}")
+        place = 0
+        for i, n in zip(indices, self.shape):
+            place = place * n + int(i)
+        self[index] = place
+        return place
 
 
-def _plain(index):
-    return ", ".join(map(str, index)) if isinstance(index, tuple) else index
+places_of = functools.lru_cache(64)(Places)
 
 
 class LocalArray(dict):
@@ -117,7 +122,7 @@ class LocalArray(dict):
         self.native, self.converted = NATIVE[dtype.name], CONVERTED[dtype.name]
 
     def __missing__(self, index):
-        raise self.simulator.fault(f"{self.name}[{_plain(index)}] is outside of its shape {self.shape}")
+        raise self.simulator.fault(f"{self.name}: {index} is outside of the shape {self.shape}")
 
     def __setitem__(self, index, value):
         if index not in self:
@@ -187,6 +192,7 @@ class CheckedArray:
         self.simulator, self.name, self.shape, self.dtype = simulator, name, shape, dtype
         self.ndim, self.size = len(shape), len(numbers)
         self.numbers, self.marks, self.first = numbers, marks, first
+        self.places = places_of(shape)
         self.native, self.converted = NATIVE[dtype.name], CONVERTED[dtype.name]
 
     def __repr__(self):
@@ -202,18 +208,10 @@ class CheckedArray:
         self.write(self.place(index), value)
 
     def place(self, index):
-        if type(index) is int and self.ndim == 1:
-            if 0 <= index < self.size:
-                return index
-        elif self.ndim == 2 and type(index) is tuple and len(index) == 2:
-            i, j = index
-            rows, columns = self.shape
-            if 0 <= i < rows and 0 <= j < columns:
-                return int(i) * columns + int(j)
-        place = place_of(index, self.shape)
-        if place is None:
-            raise self.simulator.fault(f"{self.name}[{_plain(index)}] is outside of its shape {self.shape}")
-        return place
+        try:
+            return self.places[index]
+        except IndexError as error:
+            raise self.simulator.fault(f"{self.name}: {error}") from None
 
     def flat_place(self, index):
         if not 0 <= index < self.size:
@@ -238,9 +236,10 @@ class CheckedArray:
                 self.race("read after write", mark.writer, mark.written, place)
             if mark.setter is not None:
                 self.race("read after relaxed write", mark.setter, mark.set, place)
-            if mark.reader is not thread:
-                mark.reader = together(mark.reader, mark.read, thread)
-            mark.read = simulator.clock
+            if mark.reader is not GRID:
+                if mark.reader is not thread:
+                    mark.reader = together(mark.reader, mark.read, thread)
+                mark.read = simulator.clock
         return self.numbers[place]
 
     def write(self, place, value):

@@ -41,11 +41,12 @@ from collections import Counter
 import numpy as np
 from numba import cuda
 from numba.core import types as numba_types
+from numba.np.numpy_support import as_dtype
 
 from . import ptx, twins
 from .arrays import DeviceArray
 from .cuda_twin import Cuda
-from .memory import GlobalArray, Marks, Race, SharedArray, SimulationError, dtype_of, poisoned
+from .memory import NATIVE, GlobalArray, Marks, Race, SharedArray, SimulationError, poisoned
 from .threads import Block, Run
 
 __all__ = ["Race", "SharedArray", "SimulationError", "Simulator"]
@@ -130,7 +131,7 @@ class Simulator:
     def _argument(self, name, type_, value, marks):
         if isinstance(type_, numba_types.Array):
             return GlobalArray(self, name, value, marks)
-        return dtype_of(type_).type(value).item() if isinstance(type_, numba_types.Integer) else np.float32(value)
+        return NATIVE[as_dtype(type_).name](value)
 
     def look_again(self):
         self.run.look_again()
@@ -159,7 +160,7 @@ class Simulator:
         if value is ptx:
             return self.ptx
         if isinstance(value, numba_types.Number):
-            return dtype_of(value).type
+            return as_dtype(value).type
         if value is math:
             return twins.MATH
         if isinstance(value, types.FunctionType):

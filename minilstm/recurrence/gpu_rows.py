@@ -12,9 +12,10 @@ A step of a block:
 3.  It writes the new h (backward: da_h) to shared memory, for all, and they wait for each other: one barrier a step is
     enough, since the numbers of one step and of the next have different places, used in turn.
 
-What the formulas read of the next step is loaded one step ahead.  A step that is masked in all rows of a block costs
-next to nothing, and what lies before the block's first real step or behind its last one is only cleared.  The order of
-all sums is the same for any number of rows in a block.  Letters as in ``gpu_steps.py``.
+What the formulas read of the next step is loaded one step ahead.  All threads of a block take every shuffle and every
+barrier at every step, though a step that is masked in all rows needs none: the compiler then knows that they are
+together, and needs less code and fewer registers.  The order of all sums is the same for any number of rows in a block.
+Letters as in ``gpu_steps.py``.
 """
 import functools
 
@@ -24,12 +25,12 @@ from ..device import ptx
 from ..device.gpu import current, launch
 from ..device.kernel import B2, F1, F2, F3, F4, Int, device_function, kernel
 from .gpu_lanes import (
-    ALL_LANES, LANES, UNITS, WARP, backward_deal, backward_weights, forward_deal, forward_weights, registers,
-    sum_for_all, sum_of_own)
+    ALL_LANES, LANES, UNITS, backward_deal, backward_weights, forward_deal, forward_weights, registers, sum_for_all,
+    sum_of_own)
 from .gpu_steps import sizes
 
 ROWS = 1, 2, 4              # of a block, at most LANES
-BESIDE = 72                 # registers that a thread needs beside its weights, at most: no kernel spills then
+BESIDE = 72                 # registers that a thread needs beside its weights, at most, on compute capability 9.0
 
 
 def fits(cell, B, H, multiprocessors):
@@ -47,8 +48,7 @@ def rows_of_block(B):
 # ------------------------------------------------------------------------------------------------------------ forward
 
 def forward(cell, weights, b_h, a_x, mask, states, saved, y, finals, reverse):
-    """As ``gpu_steps.forward``; but states are filled only if a backward pass is to read them, and from a block's first
-    real step to its last one."""
+    """As ``gpu_steps.forward``, but states are filled only if a backward pass is to read them."""
     B, _, H = y.shape
     rows = rows_of_block(B)
     U_dealt = forward_weights(weights.U, len(cell.blocks))
@@ -77,10 +77,8 @@ def forward_kernel(cell, H, rows, saving):
         for n in range(W_QUADS):
             w[4 * n], w[4 * n + 1], w[4 * n + 2], w[4 * n + 3] = ptx.load4(U_dealt, (n * THREADS + thread) * 4)
 
-        first, end = real_span(mask, first_row, rows)
-        clear_outside(y, first_row, rows, first, end, THREADS)
         step = -1 if reverse else 1
-        t = end - 1 if reverse else first
+        t = T - 1 if reverse else 0
         at = b * T + t                                                      # of all steps of the batch
         slots, W = states.shape[2], states.shape[3]
         size = B * slots * W                                                # of one state in all slots
@@ -96,9 +94,7 @@ def forward_kernel(cell, H, rows, saving):
         b_j = cuda.local.array(G, float32)
         if mine:
             for s in range(S):
-                state[s, 0] = states[s, b, T if reverse else 0, j]
-                if saving:
-                    ptx.store(states, s * size + slot, state[s, 0])
+                state[s, 0] = ptx.load(states, s * size + slot)
             for p in range(P):
                 own_j[p, 0] = own[p, j]
             for g in range(G):
@@ -111,24 +107,23 @@ def forward_kernel(cell, H, rows, saving):
         saved_j = cuda.local.array(saved_shape, float32)
         sums = cuda.local.array(G, float32)
         place = 0
-        real_next = real_rows(mask, first_row, rows, t) if first < end else 0
+        real_next = real_rows(mask, first_row, rows, t)
         if mine and real_next >> lane & 1:
             for g in range(G):
                 a_next[g] = ptx.load(a_x, at * GH + g * H + j)
-        for turn in range(end - first):
+        for turn in range(T):
             real = real_next
             for g in range(G):
                 a[g, 0] = a_next[g]
-            if turn + 1 < end - first:
-                real_next = real_rows(mask, first_row, rows, t + step)
-                if mine and real_next >> lane & 1:
-                    for g in range(G):
-                        a_next[g] = ptx.load(a_x, (at + step) * GH + g * H + j)
+            real_next = real_rows(mask, first_row, rows, t + step)
+            if mine and real_next >> lane & 1:
+                for g in range(G):
+                    a_next[g] = ptx.load(a_x, (at + step) * GH + g * H + j)
 
             for r in range(rows):
+                for g in range(G):
+                    sums[g] = float32(0)
                 if real >> r & 1:
-                    for g in range(G):
-                        sums[g] = float32(0)
                     for q in range(QUADS):
                         h0, h1, h2, h3 = ptx.load4(h, (place * rows + r) * WIDTH + (q * LANES + lane) * 4)
                         for g in range(G):
@@ -136,13 +131,13 @@ def forward_kernel(cell, H, rows, saving):
                             sums[g] += w[(q * 4 + 1) * G + g] * h1
                             sums[g] += w[(q * 4 + 2) * G + g] * h2
                             sums[g] += w[(q * 4 + 3) * G + g] * h3
-                    for g in range(G):                                      # a_h = b_h + h_prev @ U.T
-                        a_h = b_j[g] + sum_for_all(sums[g])
-                        if lane == r:
-                            if apart:
-                                a[G + g, 0] = a_h
-                            else:
-                                a[g, 0] += a_h
+                for g in range(G):                                          # a_h = b_h + h_prev @ U.T
+                    a_h = b_j[g] + sum_for_all(sums[g])
+                    if lane == r:
+                        if apart:
+                            a[G + g, 0] = a_h
+                        else:
+                            a[g, 0] += a_h
 
             slot += step * W
             if mine:
@@ -157,11 +152,10 @@ def forward_kernel(cell, H, rows, saving):
                 if saving:
                     for s in range(S):
                         ptx.store(states, s * size + slot, state[s, 0])
-            if real:
-                place = 1 - place
-                if mine:
-                    ptx.store(h, (place * rows + lane) * WIDTH + j, state[0, 0])
-                cuda.syncthreads()
+            place = 1 - place
+            if mine:
+                ptx.store(h, (place * rows + lane) * WIDTH + j, state[0, 0])
+            cuda.syncthreads()
             t += step
             at += step
 
@@ -215,10 +209,8 @@ def backward_kernel(cell, H, rows):
         for n in range(W_QUADS):
             w[4 * n], w[4 * n + 1], w[4 * n + 2], w[4 * n + 3] = ptx.load4(U_dealt, (n * THREADS + thread) * 4)
 
-        first, end = real_span(mask, first_row, rows)
-        clear_outside(da, first_row, rows, first, end, THREADS)
         step = 1 if reverse else -1                                         # against the walk of the forward pass
-        t = first if reverse else end - 1
+        t = 0 if reverse else T - 1
         at = b * T + t
         slots, W = states.shape[2], states.shape[3]
         size = B * slots * W
@@ -245,10 +237,10 @@ def backward_kernel(cell, H, rows):
         sums = cuda.local.array(UNITS, float32)
         dy_j = float32(0)
         place = 0
-        real_next = real_rows(mask, first_row, rows, t) if first < end else 0
+        real_next = real_rows(mask, first_row, rows, t)
         if mine and real_next >> row & 1:
             dy_j = load_step(saved, states, dy, at, before, after, size, j, saved_j, prev, new)
-        for turn in range(end - first):
+        for turn in range(T):
             real = real_next
             if mine:
                 if real >> row & 1:
@@ -266,28 +258,26 @@ def backward_kernel(cell, H, rows):
             at += step
             before += step * W
             after += step * W
-            if turn + 1 < end - first:
-                real_next = real_rows(mask, first_row, rows, t)
-                if mine and real_next >> row & 1:
-                    dy_j = load_step(saved, states, dy, at, before, after, size, j, saved_j, prev, new)
+            real_next = real_rows(mask, first_row, rows, t)
+            if mine and real_next >> row & 1:
+                dy_j = load_step(saved, states, dy, at, before, after, size, j, saved_j, prev, new)
 
-            if real:
-                cuda.syncthreads()
-                for r in range(rows):
-                    if real >> r & 1:
+            cuda.syncthreads()
+            for r in range(rows):
+                for u in range(UNITS):
+                    sums[u] = float32(0)
+                if real >> r & 1:
+                    for q in range(QUADS):
+                        a0, a1, a2, a3 = ptx.load4(da_h, (place * rows + r) * WIDTH + (q * ALL_LANES + lane) * 4)
                         for u in range(UNITS):
-                            sums[u] = float32(0)
-                        for q in range(QUADS):
-                            a0, a1, a2, a3 = ptx.load4(da_h, (place * rows + r) * WIDTH + (q * ALL_LANES + lane) * 4)
-                            for u in range(UNITS):
-                                sums[u] += w[(q * 4) * UNITS + u] * a0
-                                sums[u] += w[(q * 4 + 1) * UNITS + u] * a1
-                                sums[u] += w[(q * 4 + 2) * UNITS + u] * a2
-                                sums[u] += w[(q * 4 + 3) * UNITS + u] * a3
-                        dh = sum_of_own(sums[0], sums[1], sums[2], sums[3], lane)
-                        if row == r:
-                            d[0, 0] += dh                                   # a_h = b_h + h_prev @ U.T
-                place = 1 - place
+                            sums[u] += w[(q * 4) * UNITS + u] * a0
+                            sums[u] += w[(q * 4 + 1) * UNITS + u] * a1
+                            sums[u] += w[(q * 4 + 2) * UNITS + u] * a2
+                            sums[u] += w[(q * 4 + 3) * UNITS + u] * a3
+                dh = sum_of_own(sums[0], sums[1], sums[2], sums[3], lane)
+                if row == r and real >> r & 1:
+                    d[0, 0] += dh                                           # a_h = b_h + h_prev @ U.T
+            place = 1 - place
 
         if mine:
             for s in range(S):
@@ -298,40 +288,15 @@ def backward_kernel(cell, H, rows):
     return backward_rows
 
 
-# ----------------------------------------------------------------------------------------------------- masks of a block
+# ---------------------------------------------------------------------------------------------------- masks of a block
 
 @device_function
 def real_rows(mask, first_row, rows, t):
-    """Which of a block's rows are real at step t: bit r for the row first_row + r."""
+    """Which of a block's rows are real at step t: bit r for the row first_row + r.  None where there is no step t."""
     B, T = mask.shape
     bits = int32(0)
-    for r in range(rows):
-        if first_row + r < B and ptx.load(mask, (first_row + r) * T + t):
-            bits |= 1 << r
+    if 0 <= t < T:
+        for r in range(rows):
+            if first_row + r < B and ptx.load(mask, (first_row + r) * T + t):
+                bits |= 1 << r
     return bits
-
-
-@device_function
-def real_span(mask, first_row, rows):
-    """The first step that is real in any of a block's rows, and the one behind the last; 0 and 0 if none is.  Each warp
-    looks for itself."""
-    T = int32(mask.shape[1])
-    first, end = T, int32(0)
-    for t in range(cuda.laneid, T, 32):
-        if real_rows(mask, first_row, rows, t):
-            first, end = min(first, int32(t)), int32(t + 1)
-    for turn in range(5):
-        first = min(first, cuda.shfl_xor_sync(WARP, first, 1 << turn))
-        end = max(end, cuda.shfl_xor_sync(WARP, end, 1 << turn))
-    return min(first, end), end
-
-
-@device_function
-def clear_outside(array, first_row, rows, first, end, threads):
-    """array (B,T,n) = 0 in a block's rows, at the steps before ``first`` and from ``end`` on."""
-    B, T, n = array.shape
-    for b in range(first_row, min(first_row + rows, B)):
-        for i in range(cuda.threadIdx.x, first * n, threads):
-            ptx.store(array, b * T * n + i, float32(0))
-        for i in range(end * n + cuda.threadIdx.x, T * n, threads):
-            ptx.store(array, b * T * n + i, float32(0))
