@@ -340,9 +340,13 @@ def test_parts_at_toy_sizes(sides, name, rows):
 
 
 @pytest.mark.peers
-def test_products_at_toy_sizes(sides):
+@pytest.mark.parametrize("some", [["by_element"], pytest.param(None, marks=pytest.mark.long)])
+def test_products_at_toy_sizes(sides, monkeypatch, some):
+    """The library's choice and a kernel by its name; or all of them."""
     from minilstm.matmul import gpu as matmul
-    assert len(run_part(sides, "products")["rows"]) == 2 * 2 * (1 + len(matmul.KERNELS))
+    monkeypatch.setattr(matmul, "KERNELS", {name: matmul.KERNELS[name] for name in some or matmul.KERNELS})
+    rows = run_part(sides, "products")["rows"]
+    assert [row["kernel"] for row in rows if row["tf32"]] == ["product", *matmul.KERNELS]
 
 
 @pytest.mark.peers

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from gpu.sides import FRESH, Program, compared, judged, tf32_mode
+from minilstm import device
 from minilstm.attention import attend, attend_backward
 
 FORMS = ("dense", "padded", "causal")
@@ -18,7 +19,7 @@ class Case:
         self.qkv = [[sides.random(B, 1, T, d).requires_grad_() for _ in range(3)] for _ in range(FRESH)]
         lengths = np.linspace(max(T // 2, 1), T, B).round() if form == "padded" else np.full(B, T)
         mask = np.arange(T) < lengths[:, None]                                          # (B,T)
-        self.masks = {"key_mask": mask, "query_mask": mask} if form == "padded" else {}
+        self.masks = dict.fromkeys(("key_mask", "query_mask"), device.to_device(mask)) if form == "padded" else {}
         self.real = torch.from_numpy(mask)[:, None].to(sides.where)
         self.key_mask = self.real[:, :, None] if form == "padded" else None
         self.d_context = [sides.random(B, 1, T, d) * self.real[..., None] for _ in range(FRESH)]

@@ -20,7 +20,7 @@ FRESH = 3                               # sets of inputs in turn, so that no run
 SECONDS, FEWEST, MOST = 0.25, 5, 15     # of one comparison; pairs of runs
 HANGS = 60                              # seconds after which a measurement has gone wrong, and others may begin
 FASTEST_CLOCK = 2e9                     # cycles a second, at most
-POISON = 0x7f                           # as four bytes 3.4e38: whatever reads it unwritten is far from right
+POISON = 0x7f7f7f7f                     # as a float32 3.4e38: whatever reads it unwritten is far from right
 
 
 class Program(NamedTuple):
@@ -64,9 +64,9 @@ class Sides:
         """Fill the memory that is free for the next arrays: a result from the run before must not pass for this one's.
         The simulator does so by itself."""
         if not self.simulated:
-            for blocks in device.current().idle.values():
-                for block in blocks:
-                    torch.as_tensor(block, device="cuda").fill_(POISON)
+            free = [(size, len(blocks)) for size, blocks in device.current().idle.items()]
+            for array in [device.empty(size // 4, "int32") for size, count in free for _ in range(count)]:
+                torch.as_tensor(array, device="cuda").fill_(POISON)
 
     @contextlib.contextmanager
     def alone(self):

@@ -112,14 +112,14 @@ def blocks_that_wait():
 
 
 def waiting_in_vain():
-    """A kernel that waits for what nobody writes gives up by itself, and the library says so."""
+    """A kernel that waits for what nobody writes gives up by itself, and the library says so; the simulator at once."""
     @kernel(threads=4, resident=True)
     def waits(x: F1, error: I1):
         x[cuda.threadIdx.x] = ptx.poll4(x, 4, error)[0]
 
     x = device.to_device(np.full(8, -1, np.int32).view("float32"))
-    device.launch(waits, 1, x, device.current().error)
     try:
+        device.launch(waits, 1, x, device.current().error)
         device.synchronize()
     except RuntimeError:
         return
@@ -167,7 +167,7 @@ def asynchronous_copies():
     """Numbers go from global to shared memory past the registers."""
     @kernel(threads=THREADS)
     def through_shared(x: F1, y: F1):
-        shared = cuda.shared.array(256, float32)
+        shared = cuda.shared.array(256, float32, alignment=16)
         k = 4 * cuda.threadIdx.x
         ptx.copy4(shared, k, x, k, 4)
         ptx.copies_commit()
