@@ -12,12 +12,14 @@ TRIES = 1000                # of a wait, before it gives up
 
 def rounded_to_tf32(x):
     """The nearest number with 10 bits of mantissa, ties away from zero -> its bits, as an int32."""
+    if x != x:
+        return np.int32(0x7fffffff)
     return np.uint32((int(F(x).view(np.uint32)) + 0x1000) & 0xffffe000).view(np.int32)
 
 
 def read_as_tf32(bits):
     """A tensor core ignores the 13 last bits of what it multiplies."""
-    return (np.int32(bits) & np.int32(~0x1fff)).view(F)
+    return (np.asarray(bits, np.int32) & np.int32(~0x1fff)).view(F)
 
 
 def make(simulator):
@@ -92,18 +94,17 @@ def make(simulator):
         return F(1) / F(x)
 
     def mma_tf32(a, b, c):
+        """The first lane that goes on multiplies for all of them."""
+        lanes, warp = simulator.exchange((a, b)), simulator.current.warp
+        if getattr(warp, "multiplied", (None,))[0] is not lanes[0]:
+            of_lanes = [read_as_tf32(np.array([lane[operand] for lane in lanes])) for operand in (0, 1)]
+            A = of_lanes[0].reshape(8, 4, 2, 2).transpose(3, 0, 2, 1).reshape(16, 8)    # group, t, half of k, of rows
+            B = of_lanes[1].reshape(8, 4, 2).transpose(2, 1, 0).reshape(8, 8)           # group, t, half of k
+            warp.multiplied = lanes[0], A.astype("float64") @ B
+        product = warp.multiplied[1]
         group, t = divmod(simulator.current.lane, 4)
-        lanes = simulator.exchange((a, b))
-
-        def row_of_a(r):
-            return np.array([read_as_tf32(lanes[r % 8 * 4 + k % 4][0][(r >= 8) + 2 * (k >= 4)]) for k in range(8)])
-
-        def column_of_b(n):
-            return np.array([read_as_tf32(lanes[n * 4 + k % 4][1][k >= 4]) for k in range(8)])
-
-        top, bottom = row_of_a(group), row_of_a(group + 8)
-        left, right = column_of_b(2 * t), column_of_b(2 * t + 1)
-        return F(c[0] + top @ left), F(c[1] + top @ right), F(c[2] + bottom @ left), F(c[3] + bottom @ right)
+        return (F(c[0] + product[group, 2 * t]), F(c[1] + product[group, 2 * t + 1]),
+                F(c[2] + product[group + 8, 2 * t]), F(c[3] + product[group + 8, 2 * t + 1]))
 
     def begin_copy(shared, to, values):
         for k in range(len(values)):
@@ -131,9 +132,9 @@ def make(simulator):
 
     return SimpleNamespace(
         load=load, store=store, load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2,
-        log2=log2, reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32), float_of=lambda bits:
-        np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4, copy1=copy1,
-        copies_commit=copies_commit, copies_wait=copies_wait)
+        log2=log2, reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32),
+        float_of=lambda bits: np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4,
+        copy1=copy1, copies_commit=copies_commit, copies_wait=copies_wait)
 
 
 # --------------------------------------------------------- formulas whose NumPy forms are slow for one number at a time
