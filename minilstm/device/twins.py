@@ -26,7 +26,7 @@ def rounded_to_tf32(x):
 
 def read_as_tf32(bits):
     """A tensor core ignores the 13 last bits of what it multiplies."""
-    return (np.int32(bits) & np.int32(~0x1fff)).view(F)
+    return (np.asarray(bits, np.int32) & np.int32(~0x1fff)).view(F)
 
 
 def make(simulator):
@@ -73,6 +73,14 @@ def make(simulator):
         return flushed(F(1) / flushed(x))
 
     def mma_tf32(a, b, c):
+        """The first lane that goes on multiplies for all of them."""
+        lanes, warp = simulator.exchange((a, b)), simulator.current.warp
+        if getattr(warp, "multiplied", (None,))[0] is not lanes[0]:
+            of_lanes = [read_as_tf32(np.array([lane[operand] for lane in lanes])) for operand in (0, 1)]
+            A = of_lanes[0].reshape(8, 4, 2, 2).transpose(3, 0, 2, 1).reshape(16, 8)    # group, t, half of k, of rows
+            B = of_lanes[1].reshape(8, 4, 2).transpose(2, 1, 0).reshape(8, 8)           # group, t, half of k
+            warp.multiplied = lanes[0], A.astype("float64") @ B
+        product = warp.multiplied[1]
         group, t = divmod(simulator.current.lane, 4)
         lanes = simulator.exchange((a, b), what="ptx.mma_tf32")
 

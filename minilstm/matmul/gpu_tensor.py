@@ -13,8 +13,8 @@ TF32; then a_low is below 2**-11 of a and a = a_high + a_low up to 2**-22 of it.
     a b = a_high b_high + a_high b_low + a_low b_high + a_low b_low
 
 the last term is below 2**-22 of a b, as little as the rounding of a few float32 sums, and is left out.  ``split`` is
-this form; it adds the small terms first.  How the hardware rounds the sums inside of one instruction is not documented; it has
-been found to cut them (Ootomo and Yokota, 2022, arXiv 2203.03341), which a simulator cannot show.  That is why
+this form; it adds the small terms first.  How the hardware rounds the sums inside of one instruction is not documented;
+it has been found to cut them (Ootomo and Yokota, 2022, arXiv 2203.03341), which a simulator cannot show.  That is why
 ``product`` takes ``blocked`` where TF32 is not allowed, though ``split`` needs fewer instructions; which of the two
 takes less time has not been measured.
 
@@ -47,7 +47,7 @@ def split(A, B, bias=None, tile=TILES[0], parts=1):
     return in_parts(functools.partial(tensor_kernel, True), tile, DEPTH, A, B, bias, parts)
 
 
-# ------------------------------------------------------------------------------------------------- a tile and its pieces
+# ------------------------------------------------------------------------------------------------ a tile and its pieces
 
 @functools.cache
 def place_of(along_k, LINES):
@@ -94,7 +94,7 @@ def multiply(a, a_below, b, totals, i, j):
     totals[i, j, 0], totals[i, j, 1], totals[i, j, 2], totals[i, j, 3] = c
 
 
-# ------------------------------------------------------------------------------------------------------------ the kernel
+# ----------------------------------------------------------------------------------------------------------- the kernel
 
 @functools.cache
 def tensor_kernel(in_two, tile, A_layout, B_layout):
