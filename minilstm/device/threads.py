@@ -50,6 +50,7 @@ class Warp:
         self.opened = 0
         self.lanes = 0                                          # that have not ended, as bits
         self.meetings = {}                                      # what for, mask -> Meeting
+        self.multiplied = None, None                            # what the lanes brought to a product, and the product
 
     def __str__(self):
         return f"threads of warp {self.first // WARP} of block {self.block.index}"

@@ -21,6 +21,8 @@ def is_unwritten(x):
 
 def rounded_to_tf32(x):
     """The nearest number with 10 bits of mantissa, ties away from zero -> its bits, as an int32."""
+    if x != x:
+        return 0x7fffffff
     return int(np.uint32((int(F(x).view(np.uint32)) + 0x1000) & 0xffffe000).view(np.int32))
 
 
@@ -74,25 +76,16 @@ def make(simulator):
 
     def mma_tf32(a, b, c):
         """The first lane that goes on multiplies for all of them."""
-        lanes, warp = simulator.exchange((a, b)), simulator.current.warp
-        if getattr(warp, "multiplied", (None,))[0] is not lanes[0]:
-            of_lanes = [read_as_tf32(np.array([lane[operand] for lane in lanes])) for operand in (0, 1)]
+        lanes, warp = simulator.exchange((a, b), what="ptx.mma_tf32"), simulator.current.warp
+        if warp.multiplied[0] is not lanes:
+            of_lanes = [read_as_tf32(np.array([lane[operand] for lane in lanes], np.int32)) for operand in (0, 1)]
             A = of_lanes[0].reshape(8, 4, 2, 2).transpose(3, 0, 2, 1).reshape(16, 8)    # group, t, half of k, of rows
             B = of_lanes[1].reshape(8, 4, 2).transpose(2, 1, 0).reshape(8, 8)           # group, t, half of k
-            warp.multiplied = lanes[0], A.astype("float64") @ B
+            warp.multiplied = lanes, A.astype("float64") @ B
         product = warp.multiplied[1]
         group, t = divmod(simulator.current.lane, 4)
-        lanes = simulator.exchange((a, b), what="ptx.mma_tf32")
-
-        def row_of_a(r):
-            return np.array([read_as_tf32(lanes[r % 8 * 4 + k % 4][0][(r >= 8) + 2 * (k >= 4)]) for k in range(8)])
-
-        def column_of_b(n):
-            return np.array([read_as_tf32(lanes[n * 4 + k % 4][1][k >= 4]) for k in range(8)])
-
-        top, bottom = row_of_a(group), row_of_a(group + 8)
-        left, right = column_of_b(2 * t), column_of_b(2 * t + 1)
-        return F(c[0] + top @ left), F(c[1] + top @ right), F(c[2] + bottom @ left), F(c[3] + bottom @ right)
+        return (F(c[0] + product[group, 2 * t]), F(c[1] + product[group, 2 * t + 1]),
+                F(c[2] + product[group + 8, 2 * t]), F(c[3] + product[group + 8, 2 * t + 1]))
 
     def begin_copy(shared, first, values):
         """Until it is waited for there is NaN where the copy will be."""
