@@ -91,7 +91,7 @@ def check_floats(name, value, dtype, shape, letters):
     wanted = _wanted(shape, letters)
     if value.dtype != dtype:
         cure = (f"; nothing is cast silently: pass {name}.astype('{dtype}'), or build the layer with another dtype"
-                if value.dtype.kind in "fiub" else "")
+                if value.dtype.kind in "fiub" and _plain(value) else "")
         raise TypeError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
     cure = ("; x[None] makes one sequence (T, D) a batch, x[:, :, None] gives (B, T) numbers a feature axis"
             if name == "x" and (value.ndim, len(shape)) == (2, 3) else "")

@@ -1,16 +1,19 @@
 """Masks on a GPU: the bits of ``reference``, sums within one unit in the last place; hidden things reach nothing."""
 import inspect
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+import minilstm
 from compiled import check
 from helpers import masks, same_bits
 from minilstm import device, masking
 from minilstm.masking import gpu as gpu_masks
 from minilstm.masking import reference
 
-SIZES = [(1, 1, 1), (3, 5, 2), (2, 1, 33), (1, 34, 3), (2, 9, 4)]          # around the 8 steps and 32 lanes of kernels
+SIZES = [(1, 1, 1), (3, 5, 2), (2, 1, 33), (1, 34, 3)]                  # around the 8 steps and 32 lanes of kernels
 LARGE = [(37, 301, 130), (5, 2049, 260)]                                    # for a real GPU
 POOLS = ["first_valid", "last_valid", "masked_sum", "masked_mean"]
 SUMS = ["masked_sum", "masked_mean"]
@@ -223,6 +226,99 @@ def test_same_bits_in_every_run(gpu):
     mask, dirty = cases[2]
     assert all(same_bits(a, b) for a, b in zip(every_result(dirty, d, d_pooled, mask),
                                                every_result(dirty, d, d_pooled, mask)))
+
+
+# ------------------------------------------------------------------------------- by minilstm.masking, and in a Pooling
+
+def calls(rng):
+    """name -> (arguments with NumPy arrays, options) for each public function."""
+    y, mask, keep = rng.normal(size=(2, 4, 3)).astype("float32"), rng.random((2, 4)) < 0.6, rng.random((4, 3)) < 0.5
+    mask[0] = True
+    pooled, source = y[:, 0].copy(), np.int32([[3, 0, 1], [-1, -1, -1]])
+    found = {name: ((pooled if name.endswith("backward") else y, mask), {}) for name in vars(masking)
+             if name.startswith(("masked", "first", "last"))}
+    return found | {
+        "select": ((y, mask), {}), "zero_input": ((y, mask), {}), "hold": ((y, mask), {"reverse": True}),
+        "hold_backward": ((y, mask), {"reverse": True}), "masked_max_backward": ((pooled, mask, source), {}),
+        "feature_mask": ((y, keep, np.float32([1, 2, 3])), {"axes": "TD"}),
+        "feature_mask_backward": ((y, keep), {"axes": "TD"})}
+
+
+def test_the_front_takes_arrays_from_anywhere_and_gives_arrays_on_the_gpu(gpu):
+    """The same bits from NumPy's arrays and from those on the GPU; and from another backend, but for sums."""
+    cases = calls(np.random.default_rng())
+    assert len(cases) == 16
+    for name, (arguments, options) in cases.items():
+        function = getattr(masking, name)
+        on_host = [a.astype("int64") if a.dtype == "int32" else a for a in arguments]
+        expected = function(*on_host, **options)
+        for given in (arguments, [device.to_device(a) for a in arguments]):
+            found = function(*given, **options, backend="gpu")
+            pairs = zip(found, expected) if isinstance(found, tuple) else [(found, expected)]
+            for a, b in pairs:
+                assert isinstance(a, device.DeviceArray)
+                b = b.astype("int32") if b.dtype == "int64" else b
+                assert units_apart(a.copy_to_host(), b) <= 1 if name in SUMS else same_bits(a.copy_to_host(), b), name
+
+
+def wrong():
+    """name -> call, error, words of its message"""
+    y, mask = np.ones((2, 4, 3), "float32"), np.ones((2, 4), bool)
+    there, mask_there = device.to_device(y), device.to_device(mask)
+    pooled, source = y[:, 0].copy(), device.to_device(np.zeros((2, 3), "int32"))
+    on_gpu = {"backend": "gpu"}
+    return {
+        "float64": (lambda: masking.select(y.astype("float64"), mask, **on_gpu), ValueError, "x: expected float32 on"),
+        "float64 there": (lambda: masking.select(device.to_device(y.astype("float64")), mask, **on_gpu), ValueError,
+                          "got float64 (2, 4, 3) on the GPU"),
+        "integers": (lambda: masking.hold(device.to_device(np.ones((2, 4, 3), "int32")), mask, **on_gpu), TypeError,
+                     "y: expected float32 or float64 (B,T,F), got int32 (2, 4, 3) on the GPU"),
+        "a list": (lambda: masking.hold(y.tolist(), mask, **on_gpu), TypeError, "y: expected a plain NumPy array"),
+        "two axes": (lambda: masking.hold(there[0], mask, **on_gpu), ValueError, "y: expected float32 (B, T, F)"),
+        "mask": (lambda: masking.hold(y, device.to_device(mask.T), **on_gpu), ValueError, "mask.T puts the batch"),
+        "mask of numbers": (lambda: masking.hold(y, there[0], **on_gpu), TypeError, "mask: expected a bool array (B=2"),
+        "keep": (lambda: masking.feature_mask(y, mask_there, **on_gpu), ValueError, "keep: (2, 4) may be (T,D) or"),
+        "fill": (lambda: masking.feature_mask(y, y > 0, device.to_device(np.float32([0, 0, np.nan])), **on_gpu),
+                 ValueError, "fill: expected finite float32"),
+        "source, dtype": (lambda: masking.masked_max_backward(pooled, mask, np.zeros((2, 3), int), **on_gpu), TypeError,
+                          "source: expected int32 (2, 3), as masked_max returns it, got int64"),
+        "source, hidden": (lambda: masking.masked_max_backward(pooled, ~mask, source, **on_gpu), ValueError,
+                           "source: expected steps that are real in mask"),
+        "not this backend": (lambda: masking.select(there, mask), TypeError, "x: expected a plain NumPy array"),
+        "mask, not this backend": (lambda: masking.select(y, mask_there), TypeError, "mask: expected a bool array"),
+    }
+
+
+def test_bad_arguments_are_named_and_explained(gpu):
+    for name, (call, error, words) in wrong().items():
+        with pytest.raises(error) as caught:
+            call()
+        assert words in str(caught.value), f"{name}: {caught.value}"
+
+
+@pytest.mark.parametrize("how", ["last", "first", "ends", "mean", "sum", "max"])
+def test_pooling_is_that_of_reference(gpu, how):
+    """Forward and backward, for arrays of NumPy and on the GPU, with garbage at hidden steps."""
+    rng = np.random.default_rng()
+    x, dy, mask = rng.normal(size=(3, 5, 4)).astype("float32"), rng.normal(size=(3, 4)).astype("float32"), \
+        rng.random((3, 5)) < 0.5
+    x = np.where(mask[:, :, None], x, garbage(rng, x.shape))
+    expected_y, cache = minilstm.Pooling(how, backend="reference").forward(x, mask)
+    expected_dx = minilstm.Pooling(how, backend="reference").backward(cache, dy)
+    layer = minilstm.Pooling(how, backend="gpu")
+    for given in ([x, mask, dy], [device.to_device(a) for a in (x, mask, dy)]):
+        y, cache = layer.forward(*given[:2])
+        dx = layer.backward(cache, given[2])
+        assert units_apart(y.copy_to_host(), expected_y) <= (1 if how in ("mean", "sum") else 0)
+        assert same_bits(dx.copy_to_host(), expected_dx)
+    assert layer.forward(*given[:2], cache=False)[1] is None
+
+
+def test_nobody_imports_cuda_who_uses_no_gpu():
+    code = ("import sys, numpy, minilstm; minilstm.masking.select(numpy.ones((1, 2, 3)), numpy.ones((1, 2), bool)); "
+            "print({'numba.cuda', 'numba_cuda', 'minilstm.masking.gpu', 'minilstm.arrays.gpu'} & set(sys.modules))")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
 
 
 # ------------------------------------------------------------------------------------------------------ machine code

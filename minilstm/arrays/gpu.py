@@ -8,7 +8,7 @@ library.
 import functools
 
 import numpy as np
-from numba import cuda, int32, types
+from numba import cuda
 
 from .. import arguments
 from ..device import DeviceArray, current, empty, to_device, zeros
@@ -16,7 +16,7 @@ from ..device.elementwise import (
     THREADS, add, blocks_for, columns, copy_into, fill, finite_or_nan, multiply, scaled, side_by_side, take)
 from ..device.elementwise import copy as copy_of
 from ..device.gpu import launch
-from ..device.kernel import B1, B2, I1, Int, kernel
+from ..device.kernel import B1, B2, Int, kernel
 from ..masking import gpu as masking
 from ..matmul.gpu import column_sums
 
@@ -25,8 +25,7 @@ __all__ = ["KINDS", "KNOWN", "accumulated", "add", "adopted", "cleared", "column
            "is_frozen", "mask_of", "multiply", "nothing", "rows_with_steps", "scaled", "select", "side_by_side", "take",
            "to_numpy", "zeros"]
 
-KNOWN, KINDS = (np.ndarray, DeviceArray), "a NumPy or GPU array"
-LONGS = types.Array(types.int64, 1, "C")
+KNOWN, KINDS = (np.ndarray, DeviceArray), "a plain NumPy array or one on the GPU"
 
 
 # ------------------------------------------------------------------------------------------------- what users pass in
@@ -75,31 +74,20 @@ def to_numpy(array):
 def data(name, array):
     """-> float32, bool or int32 on the GPU."""
     if array.dtype.kind in "iu":
-        return integers(array)
+        return integers(name, array)
     if array.dtype not in (np.float32, bool):
         raise TypeError(f"{name}: expected float32, bool or integers, got {arguments.describe(array)}; nothing is cast "
                         f"silently: pass {name}.astype('float32')")
     return to_device(array)
 
 
-def integers(array):
-    """-> int32, and -1 for a number that is none."""
+def integers(name, array):
+    """-> int32 on the GPU, and -1 for a number that is none."""
     if isinstance(array, np.ndarray):
         return to_device(np.where(array == array.astype("int32"), array, -1).astype("int32"))
-    if array.dtype == np.int32:
-        return array
-    if array.dtype != np.int64:
-        raise TypeError(f"array: expected int32 or int64, got {arguments.describe(array)}")
-    found = empty(array.shape, "int32")
-    launch(narrow, blocks_for(array.size), array.reshape(-1), found.reshape(-1), array.size)
-    return found
-
-
-@kernel(threads=THREADS)
-def narrow(numbers: LONGS, found: I1, n: Int):
-    i = cuda.grid(1)
-    if i < n:
-        found[i] = int32(numbers[i]) if numbers[i] == int32(numbers[i]) else int32(-1)
+    if array.dtype != np.int32:
+        raise TypeError(f"{name}: expected int32 on the GPU, got {arguments.describe(array)}")
+    return array
 
 
 def frozen(array):

@@ -35,7 +35,7 @@ def data(name, array):
     return array
 
 
-def integers(array):
+def integers(name, array):
     """Integers as kernels take them."""
     return array
 

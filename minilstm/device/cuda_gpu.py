@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types
 
-from . import activations
 from .arrays import DeviceArray
-from .gpu import NoGPU
+from .gpu import DTYPES, NoGPU
+from .machine_code import compiler
 
 OLDEST = (8, 0)             # compute capability: asynchronous copies and tensor cores for TF32 begin there
 CURE = "The backends 'cpu' and 'reference' need no GPU."
-INSTALL = "pip install 'minilstm[gpu]'"
 DEFAULT_STREAM = 1          # as __cuda_array_interface__ numbers it
 SCALARS = {types.float32: ctypes.c_float, types.int32: ctypes.c_int32, types.boolean: bool}
 
@@ -30,12 +29,17 @@ class Memory(NamedTuple):
     address: int
 
 
+class Adopted(NamedTuple):
+    """Memory that belongs to another library."""
+    bytes: Memory
+
+
 class Raw:
     """An array as a kernel is given it."""
-    __slots__ = "memory", "address", "shape", "dtype", "nbytes", "arguments"
+    __slots__ = "address", "shape", "dtype", "nbytes", "arguments"
 
-    def __init__(self, memory, offset, shape, dtype):
-        self.memory, self.address, self.shape, self.dtype = memory, memory.address + offset, shape, dtype
+    def __init__(self, address, shape, dtype):
+        self.address, self.shape, self.dtype = address, shape, dtype
         size, strides = 1, []
         for n in reversed(shape):
             strides.insert(0, size * dtype.itemsize)
@@ -51,11 +55,9 @@ class Raw:
 
 class CudaGPU:
     def __init__(self):
-        self.cuda = numba_cuda()
+        self.cuda = cuda_with_gpu()
         from cuda.core import LaunchConfig, launch
         from numba.cuda.cudadrv import driver
-
-        activations.register()
         self.driver, self.launch_kernel, self.LaunchConfig = driver, launch, LaunchConfig
         self.idle, self.compiled, self.thread = {}, {}, threading.local()
         self._enter_thread()
@@ -67,7 +69,7 @@ class CudaGPU:
                         f"{'.'.join(map(str, OLDEST))} is the oldest that these kernels run on. {CURE}")
         self.multiprocessors = device.MULTIPROCESSOR_COUNT
         self.stream = driver._to_core_stream(0)
-        self.error = DeviceArray(self, self.allocate(4), (1,), np.int32)    # kernels that waited in vain set it to 1
+        self.error = DeviceArray(self, Adopted(self.allocate(4)), (1,), np.int32)   # 1: a kernel has waited in vain
         self.clear(self.error.raw)
 
     def _enter_thread(self):
@@ -92,8 +94,8 @@ class CudaGPU:
     def reused(self, memory):
         return memory
 
-    def typed(self, memory, offset, shape, dtype):
-        return Raw(memory, offset, shape, dtype)
+    def typed(self, block, offset, shape, dtype):
+        return Raw(block.bytes.address + offset, shape, dtype)
 
     def clear(self, raw):
         self._enter_thread()
@@ -120,7 +122,9 @@ class CudaGPU:
         if not view.is_c_contiguous():
             raise ValueError("array: expected a C-contiguous array on the GPU, got one with strides "
                              f"{view.strides}; array.contiguous() makes one")
-        return DeviceArray(self, Memory(array, view.device_ctypes_pointer.value or 0), view.shape, view.dtype)
+        if view.dtype not in DTYPES:
+            raise TypeError(f"array: expected float32, int32 or bool, got {view.dtype}")
+        return DeviceArray(self, Adopted(Memory(array, view.device_ctypes_pointer.value or 0)), view.shape, view.dtype)
 
     def synchronize(self):
         self._enter_thread()
@@ -159,7 +163,7 @@ class CudaGPU:
         function = compiled.library.get_cufunc()
         if kernel.shared_bytes:
             self._allow_shared(kernel, function)
-        return Compiled(function, [SCALARS.get(type_) for type_ in kernel.types], {})
+        return Compiled(compiled, function, [SCALARS.get(type_) for type_ in kernel.types], {})
 
     def _allow_shared(self, kernel, function):
         """More than 48 KiB of shared memory have to be asked for; numba-cuda does not."""
@@ -178,24 +182,21 @@ class CudaGPU:
 
 class Compiled(NamedTuple):
     """A kernel on the GPU."""
-    function: Any               # numba-cuda's, with the kernel of cuda.core
+    compiled: Any               # numba-cuda's, which keeps the machine code
+    function: Any               # and what it has loaded, with the kernel of cuda.core
     scalars: list               # for each argument: None for an array, or what makes the launch's number of it
     configs: dict               # grid -> LaunchConfig
 
 
 # ------------------------------------------------------------------------------------------------------ what is missing
 
-def numba_cuda():
-    """The module numba.cuda of numba-cuda, with a GPU.  Raises NoGPU, which says what is missing."""
+def cuda_with_gpu():
+    """The module numba.cuda.  Raises NoGPU, which says what is missing."""
     try:
-        import numba_cuda                                   # noqa: F401  (it takes the place of numba.cuda)
-    except ImportError:
-        raise NoGPU(f"the GPU compiler is not installed: {INSTALL}. {CURE}") from None
-    from numba import config, cuda
-    if config.ENABLE_CUDASIM:
-        raise NoGPU("NUMBA_ENABLE_CUDASIM is set, and Numba's own simulator does not know these kernels' instructions: "
-                    f"unset it, or use minilstm.device.simulated(). {CURE}")
+        cuda = compiler()
+    except ImportError as error:
+        raise NoGPU(f"{error}. {CURE}") from None
     if not cuda.is_available():
-        reason = " ".join((cuda.cuda_error() or f"the compiler library libnvvm is missing: {INSTALL}").split())
-        raise NoGPU(f"no CUDA GPU can be used here: {reason} {CURE}")
+        missing = cuda.cuda_error() or "the compiler's library libnvvm is missing: pip install 'minilstm[gpu]'"
+        raise NoGPU(f"no CUDA GPU can be used here: {' '.join(missing.split())} {CURE}")
     return cuda

@@ -116,7 +116,7 @@ class Cuda:
             site = frame.f_code, frame.f_lasti
         array = block.shared.get(site)
         if array is None:
-            array = SharedArray(self.simulator, name_in(frame), shape, dtype)
+            array = SharedArray(self.simulator, name_in(frame), shape, dtype, alignment)
             if site != "dynamic":
                 block.shared_bytes += array.nbytes
             self._check_room(block)

@@ -299,9 +299,7 @@ def sum_of_squares(arrays):
     for array, share in zip(arrays, shares):
         launch(_add_squares, share, array.reshape(-1), partial.part(first, first + share), share * THREADS, array.size)
         first += share
-    total = empty(1)
-    launch(_add_partial, 1, partial, total, first)
-    return total
+    return added_up(partial, first)
 
 
 @kernel(threads=THREADS)
@@ -310,9 +308,22 @@ def _add_squares(x: F1, partial: F2, all_threads: Int, n: Int):
     for i in range(cuda.grid(1), n, all_threads):
         total, left_out = two_sum(total, x[i] * x[i])
         rest += left_out
+    store_partial(partial, total, rest)
+
+
+@device_function
+def store_partial(partial, total, rest):
+    """What the threads of a block have added up, as the block's row of partial."""
     total, rest = block_sum(total, rest)
     if cuda.threadIdx.x == 0:
         partial[cuda.blockIdx.x, 0], partial[cuda.blockIdx.x, 1] = total, rest
+
+
+def added_up(partial, n):
+    """The sum of the first n rows of partial, in which blocks have stored their sums -> (1,)"""
+    total = empty(1)
+    launch(_add_partial, 1, partial, total, n)
+    return total
 
 
 @kernel(threads=THREADS)

@@ -90,21 +90,26 @@ CONVERTED = {"float32": as_float32, "int32": as_int32, "bool": lambda value, fau
 NATIVE = {"float32": F32, "int32": int, "bool": bool}       # what a kernel sees of a number of this dtype
 
 
-def place_of(index, shape):
-    """The index of a number, counted from the first one; None if there is no such number."""
-    index = index if type(index) is tuple else (index,)
-    if len(index) != len(shape):
-        return None
-    place = 0
-    for i, n in zip(index, shape):
-        if not 0 <= i < n:
-            return None
-        place = place * n + i
-    return int(place)
+class Places(dict):
+    """index -> the place of the number, counted from the first one of an array; filled as it is asked for."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape = shape
+
+    def __missing__(self, index):
+        """Raises IndexError."""
+        indices = index if isinstance(index, tuple) else (index,)
+        if len(indices) != len(self.shape) or not all(0 <= i < n for i, n in zip(indices, self.shape)):
+            raise IndexError(f"{', '.join(map(str, indices))} is outside of the shape {self.shape}")
+        place = 0
+        for i, n in zip(indices, self.shape):
+            place = place * n + int(i)
+        self[index] = place
+        return place
 
 
-def _plain(index):
-    return ", ".join(map(str, index)) if isinstance(index, tuple) else index
+places_of = functools.lru_cache(64)(Places)
 
 
 class LocalArray(dict):
@@ -117,7 +122,7 @@ class LocalArray(dict):
         self.native, self.converted = NATIVE[dtype.name], CONVERTED[dtype.name]
 
     def __missing__(self, index):
-        raise self.simulator.fault(f"{self.name}[{_plain(index)}] is outside of its shape {self.shape}")
+        raise self.simulator.fault(f"{self.name}: {index} is outside of the shape {self.shape}")
 
     def __setitem__(self, index, value):
         if index not in self:
@@ -187,6 +192,7 @@ class CheckedArray:
         self.simulator, self.name, self.shape, self.dtype = simulator, name, shape, dtype
         self.ndim, self.size = len(shape), len(numbers)
         self.numbers, self.marks, self.first = numbers, marks, first
+        self.places = places_of(shape)
         self.native, self.converted = NATIVE[dtype.name], CONVERTED[dtype.name]
 
     def __repr__(self):
@@ -202,18 +208,10 @@ class CheckedArray:
         self.write(self.place(index), value)
 
     def place(self, index):
-        if type(index) is int and self.ndim == 1:
-            if 0 <= index < self.size:
-                return index
-        elif self.ndim == 2 and type(index) is tuple and len(index) == 2:
-            i, j = index
-            rows, columns = self.shape
-            if 0 <= i < rows and 0 <= j < columns:
-                return i * columns + j
-        place = place_of(index, self.shape)
-        if place is None:
-            raise self.simulator.fault(f"{self.name}[{_plain(index)}] is outside of its shape {self.shape}")
-        return place
+        try:
+            return self.places[index]
+        except IndexError as error:
+            raise self.simulator.fault(f"{self.name}: {error}") from None
 
     def flat_place(self, index):
         if not 0 <= index < self.size:
@@ -222,10 +220,11 @@ class CheckedArray:
 
     def place4(self, index):
         """The first of four neighbours, for an access of 16 bytes."""
+        index = int(index)
         if (self.first + index) % 4 or not 0 <= index <= self.size - 4:
             raise self.simulator.fault(f"{self.name}: 16 bytes at number {index} of {self.size}, which has to be a "
                                        "multiple of 4 inside of it")
-        return int(index)
+        return index
 
     # Each of these knows what may race with it; ``race`` looks whether it does.
 
@@ -237,9 +236,10 @@ class CheckedArray:
                 self.race("read after write", mark.writer, mark.written, place)
             if mark.setter is not None:
                 self.race("read after relaxed write", mark.setter, mark.set, place)
-            if mark.reader is not thread:
-                mark.reader = together(mark.reader, mark.read, thread)
-            mark.read = simulator.clock
+            if mark.reader is not GRID:
+                if mark.reader is not thread:
+                    mark.reader = together(mark.reader, mark.read, thread)
+                mark.read = simulator.clock
         return self.numbers[place]
 
     def write(self, place, value):
@@ -292,13 +292,18 @@ class CheckedArray:
 
 
 class SharedArray(CheckedArray):
-    """Shared memory of one block."""
+    """Shared memory of one block.  alignment: in bytes, as the kernel has asked for it, or None."""
 
-    def __init__(self, simulator, name, shape, dtype):
+    def __init__(self, simulator, name, shape, dtype, alignment):
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
         size = int(np.prod(shape))
         super().__init__(simulator, name, shape, dtype, [poison(dtype)] * size, [Mark() for _ in range(size)], 0)
-        self.nbytes = size * dtype.itemsize
+        self.nbytes, self.alignment = size * dtype.itemsize, alignment
+
+    def place4(self, index):
+        if not self.alignment or self.alignment % 16:
+            raise self.simulator.fault(f"{self.name}: 16 bytes at once need cuda.shared.array(..., alignment=16)")
+        return super().place4(index)
 
 
 class GlobalArray(CheckedArray):
@@ -310,6 +315,15 @@ class GlobalArray(CheckedArray):
         first = array.__array_interface__["data"][0] // array.itemsize
         super().__init__(simulator, name, array.shape, array.dtype, numbers, marks, first)
         self.flat = flat
+        self.counted = simulator.kernel.name, name
+
+    def read(self, place):
+        self.simulator.reads[self.counted] += 1
+        return super().read(place)
+
+    def read_relaxed(self, place):
+        self.simulator.reads[self.counted] += 1
+        return super().read_relaxed(place)
 
 
 class Marks(dict):

@@ -22,7 +22,8 @@ What is an error here, a SimulationError that says which thread did it in which 
 What is noted in ``races``: two accesses to the same number, in shared or in global memory, that nothing orders
 (``memory.py`` says what does).
 
-What shows in the results: memory that nobody has written holds NaN.
+What shows in the results: memory that nobody has written holds NaN, and so does a place to which something is copied
+asynchronously, until the copy is waited for.
 
 What is not seen: time.  Memory as a GPU has it: here every store is seen at once by everybody, so a missing fence makes
 no difference.  Conflicts of banks.  Double precision that NumPy does not have where Numba has it: float32 times a
@@ -35,15 +36,17 @@ import contextlib
 import math
 import random
 import types
+from collections import Counter
 
 import numpy as np
 from numba import cuda
 from numba.core import types as numba_types
+from numba.np.numpy_support import as_dtype
 
 from . import ptx, twins
 from .arrays import DeviceArray
 from .cuda_twin import Cuda
-from .memory import GlobalArray, Marks, Race, SharedArray, SimulationError, dtype_of, poisoned
+from .memory import NATIVE, GlobalArray, Marks, Race, SharedArray, SimulationError, poisoned
 from .threads import Block, Run
 
 __all__ = ["Race", "SharedArray", "SimulationError", "Simulator"]
@@ -52,7 +55,7 @@ __all__ = ["Race", "SharedArray", "SimulationError", "Simulator"]
 class Simulator:
     """seed             None for the natural order of threads, or a number for one of many others
     multiprocessors     how many the GPU has
-    record_races        look for races; takes half of the time
+    record_races        look for races; takes about half of the time of a launch
     give_up             True: a thread that waits in vain for another block gives up, as on a GPU, and the next
                         ``device.synchronize()`` raises.  False: it is an error at once, which says who waits where
     steps               a ``stepping.Steps``, which prints what some threads do
@@ -60,6 +63,7 @@ class Simulator:
     races       list of Race
     launched    names of kernels, in order
     copies      ("to device" or "to host", bytes) of each copy, in order
+    reads       (kernel, argument) -> how many numbers were read from global memory
     """
     name, compute_capability = "simulator", (9, 0)
 
@@ -67,7 +71,7 @@ class Simulator:
         self.random = None if seed is None else random.Random(seed)
         self.multiprocessors, self.record_races = multiprocessors, record_races
         self.give_up, self.steps = give_up, steps
-        self.races, self.launched, self.copies, self.idle = [], [], [], {}
+        self.races, self.launched, self.copies, self.reads, self.idle = [], [], [], Counter(), {}
         self.cuda, self.ptx = Cuda(self), twins.make(self)
         self.current = None                                     # the thread that runs
         self.clock = 0                                          # counts barriers
@@ -127,7 +131,7 @@ class Simulator:
     def _argument(self, name, type_, value, marks):
         if isinstance(type_, numba_types.Array):
             return GlobalArray(self, name, value, marks)
-        return dtype_of(type_).type(value).item() if isinstance(type_, numba_types.Integer) else np.float32(value)
+        return NATIVE[as_dtype(type_).name](value)
 
     def look_again(self):
         self.run.look_again()
@@ -156,7 +160,7 @@ class Simulator:
         if value is ptx:
             return self.ptx
         if isinstance(value, numba_types.Number):
-            return dtype_of(value).type
+            return as_dtype(value).type
         if value is math:
             return twins.MATH
         if isinstance(value, types.FunctionType):

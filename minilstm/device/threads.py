@@ -50,6 +50,7 @@ class Warp:
         self.opened = 0
         self.lanes = 0                                          # that have not ended, as bits
         self.meetings = {}                                      # what for, mask -> Meeting
+        self.multiplied = None, None                            # what the lanes brought to a product, and the product
 
     def __str__(self):
         return f"threads of warp {self.first // WARP} of block {self.block.index}"
@@ -62,6 +63,7 @@ class Thread:
         self.place = Place(index, 0, 0)
         self.greenlet, self.dead = None, False
         self.waits_for = "its turn"
+        self.copies = [[]]                                      # asynchronous ones under way, by group
 
     def __str__(self):
         return f"thread {self.index} of block {self.block.index}"
@@ -170,6 +172,8 @@ class Run:
         thread = self.simulator.current
         thread.waits_for = "what another block writes"
         self.ready.append(thread)
+        if self.simulator.steps:
+            self.simulator.steps.waits(thread, thread.waits_for)
         self.hub.switch()
 
     def meet_block(self):

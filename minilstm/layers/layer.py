@@ -41,7 +41,8 @@ class Layer:
     With backend="gpu" parameters, gradients and whatever comes out are DeviceArrays (``device/arrays.py``), and stay on
     the GPU until somebody asks for them, as np.asarray(y) does.  What goes in may be a NumPy array, which is copied to
     the GPU, or an array that is there already: a DeviceArray, or one of PyTorch or CuPy.  A new NumPy array may be put
-    in the place of a parameter too.  No array there is ever written to: ``backward`` puts a new one into ``grads``.
+    in the place of a parameter too.  DeviceArrays are values: nobody here writes to one, ``backward`` puts new ones
+    into ``grads``, and users should not write to a parameter, a gradient, or a mask whose backward pass is to come.
     """
     backends = backends.HOST
     takes_mask = False

@@ -24,7 +24,7 @@ class Linear(Layer):
     input_size    D
     output_size   F
     bias          without one, y = x @ weight.T
-    backend       "cpu", "reference" or "gpu", as ``LSTM`` has it
+    backend       "cpu", "reference" or "gpu", as for ``LSTM``
     seed          of the initial weights, Glorot uniform; None: all zero.  The bias begins at 0.
     """
 

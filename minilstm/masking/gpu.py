@@ -14,8 +14,7 @@ The same bits as ``reference`` too, with two exceptions.
 Who does what: where all numbers can be made at once, a warp makes those of one step of one row, lane by lane along the
 features, and asks only once what the mask says.  Where the steps follow one another, as in a sum, one thread walks
 through the time of one row and one feature, AHEAD steps at once: it reads all of them before it adds the first, since a
-read takes as long as a hundred additions.  Its indices are unsigned, so that Numba leaves out the code for negative
-ones, which would be a third of the loop.
+read takes much longer than an addition.  Its indices are unsigned: Numba then leaves out the code for negative ones.
 """
 import functools
 
@@ -27,7 +26,7 @@ from ..device.gpu import empty, launch, zeros
 from ..device.kernel import B2, B3, F1, F2, F3, I2, Int, device_function, kernel, unroll
 
 WARP, ALL = 32, 0xffffffff          # lanes of a warp; all of them
-AHEAD = 8                          # steps that a thread reads before it uses the first
+AHEAD = 8                           # steps that a thread reads before it uses the first
 ZERO = np.float32(0)
 
 

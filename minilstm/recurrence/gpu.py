@@ -1,15 +1,17 @@
 """A cell over a whole sequence on a GPU.  Same functions, parameters and results as ``reference``, float32 only.
 
-All arrays are DeviceArrays.  What does not depend on the step before is one large product over the whole sequence: x @
-W.T before the walk through time, and dx, dW, dU after the walk back.  The walk itself is done by one of these modules,
-the first that can take the cell and the shape:
+All arrays are DeviceArrays.  What does not depend on the step before is one large product over the whole sequence:
+x @ W.T before the walk through time, and dx, dW, dU after the walk back.  The walk itself is done by one of these
+modules, the first that can take the cell and the shape:
 
     gpu_rows      a block owns some rows of the batch for the whole sequence, with U in its registers: no thread ever
                   waits for another block, and no number of U is read twice; for a U that fits into a block
+    gpu_blocks    blocks share U out among their registers, and wait for each other's h at every step: U stays on the
+                  chip for the whole sequence; for H a multiple of 4 up to 1024, as far as the chip has room
     gpu_steps     a launch at every step; for any shape
 
-``with using("steps"):`` asks for one of them by its name.  They sum the products of h_prev and U in different orders; of
-one walk the results are the same bits whatever batch a row is in.
+``with using("steps"):`` asks for one of them by its name.  They add the products of h_prev and U in different orders;
+of one walk the results are the same bits whatever batch a row is in.
 
     B  batch     T  time steps     D  input features      H  hidden units     S  states     G  blocks of W and U
     A  pre-activation blocks: G, or 2G (input's, then state's) for a cell that keeps them apart
@@ -24,9 +26,9 @@ from numba import cuda, float32
 from ..cells import Cell, Weights
 from ..device.arrays import DeviceArray
 from ..device.gpu import current, empty, launch, zeros
-from ..device.kernel import B2, F1, F2, F3, F4, Int, kernel
+from ..device.kernel import B2, F1, F2, F4, Int, kernel
 from ..matmul.gpu import column_sums, product
-from . import gpu_rows, gpu_steps
+from . import gpu_blocks, gpu_rows, gpu_steps
 from .gpu_steps import sizes
 
 THREADS = 256
@@ -40,7 +42,8 @@ class Walk(NamedTuple):
 
 WALKS = {                   # the first that fits is taken
     "rows": Walk(gpu_rows, "U has to fit into the registers of a block"),
-    "steps": Walk(gpu_steps, "none"),
+    "blocks": Walk(gpu_blocks, "H has to be a multiple of 4 up to 1024, and U to fit into the registers of all blocks"),
+    "steps": Walk(gpu_steps, ""),
 }
 
 
@@ -56,7 +59,7 @@ class Cache(NamedTuple):
     states: DeviceArray     # (S,B,T+1,W)
 
 
-# -------------------------------------------------------------------------------------------------- forward and backward
+# ------------------------------------------------------------------------------------------------ forward and backward
 
 def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, caching=True):
     """x (B,T,D), finite at masked steps too, mask (B,T), initial: one (B,H) for each of cell.states -> y (B,T,H), 0 at
@@ -150,7 +153,7 @@ def refuse_others(cell, weights, zoneout):
         raise ValueError("backend: 'gpu' does not compute recurrent dropout; 'cpu' computes it")
 
 
-# --------------------------------------------------------------------------------------------------------- small kernels
+# -------------------------------------------------------------------------------------------------------- small kernels
 
 def each(small, count, *arguments):
     """Launch a kernel with a thread for each of ``count`` numbers."""

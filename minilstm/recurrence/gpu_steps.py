@@ -5,8 +5,8 @@ A thread computes one unit of one row of the batch, with the formulas of the cel
     a_h = b_h + h_prev @ U.T                G sums over the H units of the row
     new state = forward_row of a_x, a_h     one unit
 
-A launch ends when all its threads have ended, so at the next one every h_prev is there: no thread ever waits for another.
-What it costs is a launch at every step, and that U is read from memory at every step again.
+A launch ends when all its threads have ended, so at the next one every h_prev is there: no thread ever waits for
+another.  What it costs is a launch at every step, and that U is read from memory at every step again.
 
 A block has 32 units of 8 rows.  The 32 threads of a warp read 32 neighbours of U.T in one access, and the 8 warps of a
 block the same ones, which are then in the cache of their multiprocessor.
@@ -57,16 +57,16 @@ def fits(cell, B, H, multiprocessors):
 # ------------------------------------------------------------------------------------------------------------ forward
 
 def forward(cell, weights, b_h, a_x, mask, states, saved, y, finals, reverse):
-    """a_x (B,T,G*H); b_h (G*H,), zeros unless the cell is apart; mask (B,T); states (S,B,T+1,W) with the initial ones in
-    their slot; saved (B,T,N,H), or None if no backward pass follows.
+    """a_x (B,T,G*H); b_h (G*H,), zeros unless the cell is apart; mask (B,T); states (S,B,T+1,W) with the initial ones
+    in their slot; saved (B,T,N,H), or None if no backward pass follows.
 
     Fills the other slots of states; saved at real steps; y (B,T,H), 0 at masked steps; finals (S,B,H)."""
     _, T, _ = y.shape
     step = forward_kernel(cell, saved is not None)
     U_T = transposed(weights.U)
     for t, before, after in walk(T, reverse):
-        launch(step, grid_for(y), a_x, b_h, U_T, weights.own, mask, states, states if saved is None else saved, y, t,
-               before, after)
+        launch(step, grid_for(y), a_x, b_h, U_T, weights.own, mask, states, states if saved is None else saved, y,
+               t, before, after)
     launch(copy_slot, grid_for(y), states, finals, 0 if reverse else T)
 
 
@@ -133,8 +133,8 @@ def backward(cell, weights, mask, saved, states, dy, d_state, da, d_own, reverse
     step = backward_kernel(cell)
     later = NONE
     for t, before, after in [*reversed(walk(T, reverse)), (NONE, NONE, NONE)]:
-        launch(step, grid_for(dy), weights.U, weights.own, mask, saved, states, dy, d_state, da, d_own, t, before, after,
-               later)
+        launch(step, grid_for(dy), weights.U, weights.own, mask, saved, states, dy, d_state, da, d_own, t, before,
+               after, later)
         later = t
 
 

@@ -1,9 +1,9 @@
 """Losses, clipping and Adam on a GPU.  Nothing here waits for the GPU: what is not finite is noted there, and moves
 nothing.
 
-A loss takes three launches: the real steps are counted, by some blocks at once; the gradient is written and each block
-adds up its part of the loss; one block adds up these parts.  Shapes alone decide who adds what, and in which order, and
-each number is added with what its rounding left out (``device/elementwise.py``).
+A loss takes four launches: some blocks count the real steps, and one adds up what they found; then some blocks write
+the gradient and add up their parts of the loss, and one adds up these parts.  Shapes alone decide who adds what, and in
+which order, and each number is added with what its rounding left out (``device/elementwise.py``).
 
     N  steps of all sequences, or sequences where there is one output for each      F  features
     y (N,F)      mask (N,), True = counts
@@ -13,9 +13,9 @@ import math
 import numpy as np
 from numba import cuda, float32
 
-from ..cells.activations import ONE, exp
+from ..cells.activations import ONE, exp, formula
 from ..device.elementwise import (
-    MOST_BLOCKS, NUMBERS_A_THREAD, THREADS, block_sum, blocks_for, sum_of_squares, two_sum, with_rest)
+    MOST_BLOCKS, NUMBERS_A_THREAD, THREADS, added_up, blocks_for, store_partial, sum_of_squares, two_sum)
 from ..device.gpu import empty, launch, zeros
 from ..device.kernel import B1, F1, F2, Float, I1, Int, device_function, kernel
 from .optimizers import moved_by_adam
@@ -35,43 +35,41 @@ def blocks_to_add(n):
 
 def mean_squared_error(y, target, mask):
     """y, target (...,F), mask (...) -> the loss (1,), dy (...,F)."""
-    dy, counts = empty(y.shape), counted(mask)
-    F, blocks = y.shape[-1], blocks_to_add(y.size)
-    parts = empty((blocks, 2))
-    launch(square_differences, blocks, y.reshape(-1), target.reshape(-1), mask.reshape(-1), counts, dy.reshape(-1),
-           parts, F, y.size)
-    return mean_of(parts, counts, F), dy
+    dy, blocks, F = empty(y.shape), blocks_to_add(y.size), y.shape[-1]
+    partial = empty((blocks, 2))
+    launch(square_differences, blocks, y.reshape(-1), target.reshape(-1), mask.reshape(-1), counted(mask),
+           dy.reshape(-1), partial, F, y.size)
+    return added_up(partial, blocks), dy
 
 
 @kernel(threads=THREADS)
-def square_differences(y: F1, target: F1, mask: B1, counts: F2, dy: F1, parts: F2, F: Int, n: Int):
-    per_number = ONE / at_least_one(sum_of(counts) * float32(F))
+def square_differences(y: F1, target: F1, mask: B1, real: F1, dy: F1, partial: F2, F: Int, n: Int):
+    per_number = ONE / max(ONE, real[0] * float32(F))
     total, rest = ZERO, ZERO
     for i in range(cuda.grid(1), n, cuda.gridsize(1)):
         difference = y[i] - target[i] if mask[i // F] else ZERO
         dy[i] = difference * (TWO * per_number)                 # loss = sum(difference**2) * per_number
         total, left_out = two_sum(total, difference * difference)
         rest += left_out
-    store_part(parts, total, rest)
+    store_partial(partial, total * per_number, rest * per_number)
 
 
 def softmax_cross_entropy(y, target, mask):
     """y (...,F), target (...) int32, mask (...) -> the loss (1,), dy (...,F).  A target that is no class gives NaN."""
-    dy, counts = empty(y.shape), counted(mask)
-    F = y.shape[-1]
-    blocks = max(1, min(MOST_BLOCKS, -(-mask.size // WARPS)))
-    parts = empty((blocks, 2))
-    launch(cross_entropies, blocks, y.reshape(mask.size, F), target.reshape(-1), mask.reshape(-1), counts,
-           dy.reshape(mask.size, F), parts)
-    return mean_of(parts, counts, 1), dy
+    dy, N, F = empty(y.shape), mask.size, y.shape[-1]
+    blocks = max(1, min(MOST_BLOCKS, -(-N // WARPS)))
+    partial = empty((blocks, 2))
+    launch(cross_entropies, blocks, y.reshape(N, F), target.reshape(-1), mask.reshape(-1), counted(mask),
+           dy.reshape(N, F), partial)
+    return added_up(partial, blocks), dy
 
 
 @kernel(threads=THREADS)
-def cross_entropies(y: F2, target: I1, mask: B1, counts: F2, dy: F2, parts: F2):
+def cross_entropies(y: F2, target: I1, mask: B1, real: F1, dy: F2, partial: F2):
     """A warp for a step: its lanes share the classes."""
     N, F = y.shape
     lane = cuda.laneid
-    per_step = ONE / at_least_one(sum_of(counts))
+    per_step = ONE / max(ONE, real[0])
     loss, rest = ZERO, ZERO
     for n in range(cuda.grid(1) // WARP, N, cuda.gridsize(1) // WARP):
         if mask[n]:
@@ -94,64 +92,23 @@ def cross_entropies(y: F2, target: I1, mask: B1, counts: F2, dy: F2, parts: F2):
         else:
             for j in range(lane, F, WARP):
                 dy[n, j] = ZERO
-    store_part(parts, loss, rest)
+    store_partial(partial, loss * per_step, rest * per_step)
 
 
 def counted(mask):
-    """How many are True -> parts (blocks,2), for ``sum_of``."""
-    parts = empty((blocks_to_add(mask.size), 2))
-    launch(count, len(parts), mask.reshape(-1), parts, mask.size)
-    return parts
+    """How many are True -> (1,), a float32."""
+    blocks = blocks_to_add(mask.size)
+    partial = empty((blocks, 2))
+    launch(count, blocks, mask.reshape(-1), partial, mask.size)
+    return added_up(partial, blocks)
 
 
 @kernel(threads=THREADS)
-def count(mask: B1, parts: F2, n: Int):
+def count(mask: B1, partial: F2, n: Int):
     found = ZERO
     for i in range(cuda.grid(1), n, cuda.gridsize(1)):
         found += ONE if mask[i] else ZERO
-    store_part(parts, found, ZERO)
-
-
-def mean_of(parts, counts, F):
-    """The sum of the parts, divided by F for each that counts -> (1,)."""
-    mean = empty(1)
-    launch(divide, 1, parts, counts, mean, F)
-    return mean
-
-
-@kernel(threads=THREADS)
-def divide(parts: F2, counts: F2, mean: F1, F: Int):
-    total, count = sum_of(parts), sum_of(counts)
-    if cuda.threadIdx.x == 0:
-        mean[0] = total / at_least_one(count * float32(F))
-
-
-@device_function
-def at_least_one(count):
-    return max(count, ONE)
-
-
-@device_function
-def store_part(parts, total, rest):
-    """What the threads of a block have added up, as the block's row of parts."""
-    total, rest = block_sum(total, rest)
-    if cuda.threadIdx.x == 0:
-        parts[cuda.blockIdx.x, 0], parts[cuda.blockIdx.x, 1] = total, rest
-
-
-@device_function
-def sum_of(parts):
-    """The sum of all rows of parts, for every thread of a block."""
-    result = cuda.shared.array(1, float32)
-    total, rest = ZERO, ZERO
-    for i in range(cuda.threadIdx.x, parts.shape[0], THREADS):
-        total, left_out = two_sum(total, parts[i, 0])
-        rest += left_out + parts[i, 1]
-    total, rest = block_sum(total, rest)
-    if cuda.threadIdx.x == 0:
-        result[0] = with_rest(total, rest)
-    cuda.syncthreads()
-    return result[0]
+    store_partial(partial, found, ZERO)
 
 
 @device_function
@@ -200,10 +157,15 @@ class Notes:
 def judge(notes: F2, k: Int, loss: F1, squares: F1, limit: Float):
     if cuda.threadIdx.x == 0:
         norm = math.sqrt(squares[0])
-        sound = math.isfinite(loss[0]) and math.isfinite(norm) and math.isfinite(notes[k - 1, FACTOR])
+        sound = is_finite(loss[0]) and is_finite(norm) and is_finite(notes[k - 1, FACTOR])
         notes[k, LOSS] = loss[0]
         notes[k, NORM] = norm
         notes[k, FACTOR] = (limit / norm if norm > limit else ONE) if sound else NAN
+
+
+@formula
+def is_finite(x):
+    return abs(x) < INFINITY
 
 
 def multiplied(array, factor):
@@ -236,5 +198,5 @@ def move(p: F1, g: F1, m: F1, v: F1, moved: F1, part1: Float, part2: Float, rate
     i = cuda.grid(1)
     if i < n:
         moved[i] = p[i]
-        if not math.isnan(g[i]):
+        if g[i] == g[i]:                    # or else it is NaN
             moved[i], m[i], v[i] = moved_by_adam(p[i], g[i], m[i], v[i], part1, part2, rate, per_bias, epsilon)

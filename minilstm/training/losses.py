@@ -36,8 +36,9 @@ def softmax_cross_entropy(y, target, mask=None):
     """The mean of -log(p) over the real steps, p the chance that the softmax of y gives to the class that was right;
     and its gradient.
 
-    y (B,T,F), a number for each of F classes; target (B,T) integers from 0 to F - 1; mask (B,T) bool, True = counts ->
-    loss (float), dy (B,T,F), 0 where masked.  Or, for one output a sequence, y (B,F), target and mask (B,).
+    y (B,T,F), a number for each of F classes; target (B,T) integers from 0 to F - 1, int32 where they are on a GPU;
+    mask (B,T) bool, True = counts -> loss (float), dy (B,T,F), 0 where masked.  Or, for one output a sequence, y (B,F),
+    target and mask (B,).
     Whatever stands in masked steps is never read.  With no real step the loss is 0, and so is dy.
 
     Raises TypeError or ValueError that says which argument does not fit.  Only a target on a GPU is not looked at: a
@@ -51,7 +52,7 @@ def softmax_cross_entropy(y, target, mask=None):
     if isinstance(target, np.ndarray):
         _check_classes(target, arrays.to_numpy(mask), F)
     if isinstance(y, DeviceArray):
-        return backends.module("training", "gpu").softmax_cross_entropy(y, arrays.integers(target), mask)
+        return backends.module("training", "gpu").softmax_cross_entropy(y, arrays.integers("target", target), mask)
     log_p = log_softmax(np.where(mask[..., None], y, y.dtype.type(0)))
     right = np.where(mask, target, 0)[..., None]
     count = max(1, np.count_nonzero(mask))

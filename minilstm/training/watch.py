@@ -54,7 +54,7 @@ class DeviceWatch(Watch):
 
     def rows(self):
         arrays = backends.arrays("gpu")
-        order, first = arrays.integers(np.concatenate(self.batches)), 0
+        order, first = arrays.integers("rows", np.concatenate(self.batches)), 0
         for rows in self.batches:
             yield order.part(first, first + len(rows))
             first += len(rows)
