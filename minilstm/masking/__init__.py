@@ -163,8 +163,7 @@ def _of(backend):
 
 def _found(name, value, backend):
     """What is on the GPU already as a DeviceArray, for a backend that computes there; else the value itself."""
-    on_gpu = backends.module("arrays", "gpu").placed(name, value) if backend == "gpu" else None
-    return value if on_gpu is None else on_gpu
+    return backends.arrays(backend).adopted(name, value)
 
 
 def _is_array(value, backend):
