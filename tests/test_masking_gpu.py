@@ -269,8 +269,6 @@ def wrong():
     on_gpu = {"backend": "gpu"}
     return {
         "float64": (lambda: masking.select(y.astype("float64"), mask, **on_gpu), ValueError, "x: expected float32 on"),
-        "float64 there": (lambda: masking.select(device.to_device(y.astype("float64")), mask, **on_gpu), ValueError,
-                          "got float64 (2, 4, 3) on the GPU"),
         "integers": (lambda: masking.hold(device.to_device(np.ones((2, 4, 3), "int32")), mask, **on_gpu), TypeError,
                      "y: expected float32 or float64 (B,T,F), got int32 (2, 4, 3) on the GPU"),
         "a list": (lambda: masking.hold(y.tolist(), mask, **on_gpu), TypeError, "y: expected a plain NumPy array"),
