@@ -25,8 +25,9 @@ from numba import cuda, float32
 
 from ..cells import Cell, Weights
 from ..device.arrays import DeviceArray
+from ..device.elementwise import add, columns, copy_into
 from ..device.gpu import current, empty, launch, zeros
-from ..device.kernel import B2, F1, F2, F4, Int, kernel
+from ..device.kernel import B2, F2, F4, Int, kernel
 from ..matmul.gpu import column_sums, product
 from . import gpu_blocks, gpu_rows, gpu_steps
 from .gpu_steps import sizes
@@ -93,9 +94,10 @@ def backward(cache, dy, d_final):
     H = weights.U.shape[1]
     d_state, da, d_own = empty((S, B, H)), empty((B, T, A * H)), zeros((B, P, H))
     for k, d in enumerate(d_final):
-        each(copy, d.size, d.reshape(-1), d_state[k].reshape(-1))
+        copy_into(d, d_state[k])
     walk.backward(cell, weights, mask, saved, states, dy, d_state, da, d_own, reverse)
-    da_x, da_h = two_halves(da.reshape(B * T, A * H)) if cell.apart else [da.reshape(B * T, A * H)] * 2
+    da = da.reshape(B * T, A * H)
+    da_x, da_h = (columns(da, 0, G * H), columns(da, G * H, A * H)) if cell.apart else (da, da)
     h_prev = empty((B * T, H))
     each(gather_h_prev, h_prev.size, states, mask, h_prev, reverse)
     dx = product(da_x, weights.W).reshape(B, T, D)                          # a_x = x @ W.T + b_ih
@@ -164,28 +166,11 @@ def projected(cell, weights, x):
     """a_x = x @ W.T + b (B,T,G*H), with all that is added to it at every step."""
     B, T, D = x.shape
     GH = len(weights.W)
-    b = weights.b_ih
-    if not cell.apart:
-        b = empty(GH)
-        each(add, GH, weights.b_ih, weights.b_hh, b)
+    b = weights.b_ih if cell.apart else add(weights.b_ih, weights.b_hh)
     a_x = product(x.reshape(B * T, D), weights.W.T, b)
     if weights.row_bias is not None:
         each(add_row_bias, a_x.size, a_x, weights.row_bias, T)
     return a_x.reshape(B, T, GH)
-
-
-@kernel(threads=THREADS)
-def add(a: F1, b: F1, total: F1):
-    i = cuda.grid(1)
-    if i < total.size:
-        total[i] = a[i] + b[i]
-
-
-@kernel(threads=THREADS)
-def copy(source: F1, target: F1):
-    i = cuda.grid(1)
-    if i < target.size:
-        target[i] = source[i]
 
 
 @kernel(threads=THREADS)
@@ -227,23 +212,3 @@ def gather_h_prev(states: F4, mask: B2, h_prev: F2, reverse: Int):
     if i < B * T * H:
         b, t, j = i // H // T, i // H % T, i % H
         h_prev[i // H, j] = states[0, b, t + reverse, j] if mask[b, t] else float32(0)
-
-
-def two_halves(da):
-    """da (n,2*GH), of a_x and of a_h side by side -> the two (n,GH)."""
-    n, width = da.shape
-    da_x, da_h = empty((n, width // 2)), empty((n, width // 2))
-    each(part_in_two, da.size, da, da_x, da_h)
-    return da_x, da_h
-
-
-@kernel(threads=THREADS)
-def part_in_two(da: F2, da_x: F2, da_h: F2):
-    n, GH = da_x.shape
-    i = cuda.grid(1)
-    if i < n * 2 * GH:
-        row, column = i // (2 * GH), i % (2 * GH)
-        if column < GH:
-            da_x[row, column] = da[row, column]
-        else:
-            da_h[row, column - GH] = da[row, column]
