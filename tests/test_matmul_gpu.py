@@ -292,7 +292,7 @@ def by_instructions(*pairs):
     return total
 
 
-@pytest.mark.parametrize("numbers, worst_rounded, worst_cut", [("normal", 3.1e-4, 8.1e-4), ("random", 2.3e-5, 6.6e-4)])
+@pytest.mark.parametrize("numbers, worst_rounded, worst_cut", [("normal", 3.1e-4, 8.1e-4), ("random", 1.9e-5, 6.6e-4)])
 def test_rounding_and_cutting(numbers, worst_rounded, worst_cut):
     """The figures of ``gpu_tensor`` and of the table of tolerances, for 4096 numbers a sum; and that three products of
     TF32, and one chain of float32, are as near as the tolerance says."""
@@ -310,7 +310,6 @@ def test_rounding_and_cutting(numbers, worst_rounded, worst_cut):
                         ("cut", by_instructions((cut_to_tf32(A), cut_to_tf32(B)))),
                         ("split", by_instructions((A_low, B_high), (A_high, B_low), (A_high, B_high)))):
             worst[name] = max(worst[name], np.abs(C - exact).max() / np.abs(exact).max())
-    print(worst)
     assert worst["rounded"] == pytest.approx(worst_rounded, rel=0.1)
     assert worst["cut"] == pytest.approx(worst_cut, rel=0.1)
     assert worst["split"] < 5e-6 and worst["chain"] < 5e-6
@@ -393,11 +392,13 @@ def test_machine_code_of_blocked(tile, layouts):
 @pytest.mark.parametrize("in_two", [False, True])
 def test_machine_code_of_tensor(in_two, tile, layouts):
     """512 threads on a multiprocessor, 256 where each operand is in two parts; a warp has rows / 32 x 4 pieces of C and
-    two instructions for each, three times as many with both parts.  Where no row has 4 n numbers, four of the registers
-    that a thread needs after the loop do not fit."""
+    two instructions for each, three times as many with both parts.
+
+    64 totals and 24 operands leave too few of 128 registers for all addresses of copies: up to 12 that do not change
+    in the loop are read again in it, among 400 instructions; none where both factors of a large tile lie across k."""
     kernel = gpu_tensor.tensor_kernel(in_two, tile, *layouts)
     assert kernel.threads * kernel.blocks_per_sm == (256 if in_two else 512)
-    left_over = 32 if not in_two and tile == LARGE and layouts == (NARROW, NARROW) else 0
-    compiled.check(kernel, registers=255 if in_two else 128, spills=left_over, stack=left_over)
+    spills = 48 if tile == LARGE and not in_two and layouts != WEIGHTS else 0
+    compiled.check(kernel, registers=255 if in_two else 128, spills=spills, stack=spills)
     for cc in compiled.TARGETS:
         assert compiled.report(kernel, cc).tensor == tile[0] // 32 * 4 * 2 * (3 if in_two else 1)
