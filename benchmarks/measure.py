@@ -66,9 +66,9 @@ def markdown_table(head, rows):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def save(name, result):
-    """Write benchmarks/results/<date>_<name>.json."""
-    path = ROOT / "benchmarks" / "results" / f"{datetime.date.today()}_{name}.json"
+def save(name, result, day=None):
+    """Write benchmarks/results/<date>_<name>.json; of today, if no other date is given."""
+    path = ROOT / "benchmarks" / "results" / f"{day or datetime.date.today()}_{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     return path

@@ -9,11 +9,11 @@ from .layers import (
     GRU, GRUD, LSTM, RNN, Attention, AttentionPooling, Embedding, FormatError, Layer, Linear, Pooling, Sequential, load,
     save)
 from .machine.threads import get_num_threads, set_num_threads
-from .training import Adam, clip_global_norm, fit, mean_squared_error
+from .training import Adam, clip_global_norm, fit, mean_squared_error, softmax_cross_entropy
 
 __all__ = [
     "Adam", "Attention", "AttentionPooling", "Conditioned", "CovariateSpec", "Embedding", "Forecaster", "FormatError",
     "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling", "RNN", "Sequential", "attention", "check_gradients",
     "clip_global_norm", "conditioning", "fit", "get_num_threads", "interop", "load", "masking", "mean_squared_error",
-    "save", "sequences", "set_num_threads", "trace",
+    "save", "sequences", "set_num_threads", "softmax_cross_entropy", "trace",
 ]

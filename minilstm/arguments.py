@@ -12,8 +12,13 @@ COMPLEX = ("complex64", "complex128")
 
 def describe(value):
     """What came, in a few words: dtype and shape of an array, or else the type."""
-    plain = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
-    return f"{value.dtype} {value.shape}" if plain else type(value).__name__
+    if hasattr(value, "copy_to_host"):
+        return f"{value.dtype} {value.shape} on the GPU"
+    return f"{value.dtype} {value.shape}" if _plain(value) else type(value).__name__
+
+
+def _plain(value):
+    return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
 
 
 def positive(name, value):
@@ -64,24 +69,38 @@ def flag(name, value):
     return bool(value)
 
 
-def floats(name, value, dtype, shape, letters):
+def floats(name, value, dtype, shape, letters, kinds="a plain NumPy array"):
     """An array of just this dtype and shape -> the same, or a copy if it is not contiguous or not writable.
 
-    ``letters`` names the axes, as in "(B,T,D)"; an axis given as None may have any length."""
-    plain = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
-    fits = plain and value.ndim == len(shape) and all(n is None or n == m for n, m in zip(shape, value.shape))
-    if fits and value.dtype == dtype:
-        return value if value.flags.c_contiguous and value.flags.writeable else np.array(value, order="C")
-    wanted = "(" + ", ".join(letter if n is None else f"{letter}={n}" for letter, n in zip(letters, shape)) + ")"
-    if not plain:
-        raise TypeError(f"{name}: expected a plain NumPy array {dtype} {wanted}, got {describe(value)}")
+    ``letters`` names the axes, as in "(B,T,D)"; an axis given as None may have any length, and a first one given as ...
+    may be any number of axes.  kinds: of arrays that the caller takes, for messages."""
+    if not _plain(value):
+        cure = f"; np.asarray({name}) copies it to the host" if hasattr(value, "copy_to_host") else ""
+        raise TypeError(f"{name}: expected {kinds} {dtype} {_wanted(shape, letters)}, got {describe(value)}{cure}")
+    check_floats(name, value, dtype, shape, letters)
+    return value if value.flags.c_contiguous and value.flags.writeable else np.array(value, order="C")
+
+
+def check_floats(name, value, dtype, shape, letters):
+    """Raise unless value, an array wherever it is, has this dtype and shape, which are as for ``floats``."""
+    known = shape[1:] if shape[:1] == (...,) else shape
+    fits = value.ndim == len(shape) or known is not shape and value.ndim >= len(known)
+    last = value.shape[value.ndim - len(known):]
+    if fits and value.dtype == dtype and all(n is None or n == m for n, m in zip(known, last)):
+        return
+    wanted = _wanted(shape, letters)
     if value.dtype != dtype:
         cure = (f"; nothing is cast silently: pass {name}.astype('{dtype}'), or build the layer with another dtype"
-                if value.dtype.kind in "fiub" else "")
+                if value.dtype.kind in "fiub" and _plain(value) else "")
         raise TypeError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
     cure = ("; x[None] makes one sequence (T, D) a batch, x[:, :, None] gives (B, T) numbers a feature axis"
             if name == "x" and (value.ndim, len(shape)) == (2, 3) else "")
     raise ValueError(f"{name}: expected {dtype} {wanted}, got {describe(value)}{cure}")
+
+
+def _wanted(shape, letters):
+    named = (letter if n in (None, ...) else f"{letter}={n}" for letter, n in zip(letters, shape))
+    return "(" + ", ".join(named) + ")"
 
 
 def mask_of(x, mask, lengths):
@@ -93,7 +112,13 @@ def mask_of(x, mask, lengths):
         return mask_from_lengths(lengths, B, T)
     if mask is None:
         return np.ones((B, T), bool)
-    if not isinstance(mask, np.ndarray) or mask.dtype != bool:
+    check_mask(mask, isinstance(mask, np.ndarray), B, T)
+    return mask.copy()
+
+
+def check_mask(mask, known, B, T):
+    """Raise unless mask is bool (B,T).  known: is it an array at all?"""
+    if not known or mask.dtype != bool:
         lengths = isinstance(mask, np.ndarray) and mask.ndim == 1
         cure = ("sequences.lengths_to_mask(lengths, T) makes one of lengths" if lengths else
                 "np.array(mask, dtype=bool) makes one where non-zero means real")
@@ -101,7 +126,6 @@ def mask_of(x, mask, lengths):
     if mask.shape != (B, T):
         cure = "; x may be (T,B,D): sequences.swap_time_batch(x) puts the batch first" if mask.shape == (T, B) else ""
         raise ValueError(f"mask: expected shape (B={B}, T={T}), as x has, got {mask.shape}{cure}")
-    return mask.copy()
 
 
 def mask_from_lengths(lengths, B, T):

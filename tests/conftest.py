@@ -20,4 +20,4 @@ def gpu(request):
     else:
         with device.simulated(seed=zlib.crc32(request.node.name.encode())) as simulator:
             yield simulator
-        assert not simulator.races, simulator.races[:5]
+        assert not simulator.races, "\n".join(map(str, simulator.races[:5]))

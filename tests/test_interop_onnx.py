@@ -432,8 +432,8 @@ def test_damaged_parts():
 def test_other_wrong_arguments(tmp_path):
     with pytest.raises(TypeError, match="model_or_path: expected an onnx.ModelProto, bytes or a path, got int"):
         from_onnx(3)
-    with pytest.raises(ValueError, match="backend: expected one of 'reference', 'cpu', got 'gpu'"):
-        from_onnx(to_onnx(minilstm.RNN(1, 1)), backend="gpu")
+    with pytest.raises(ValueError, match="backend: expected one of 'reference', 'cpu', 'gpu', got 'tpu'"):
+        from_onnx(to_onnx(minilstm.RNN(1, 1)), backend="tpu")
     with pytest.raises(FileNotFoundError):
         from_onnx(tmp_path / "missing.onnx")
 

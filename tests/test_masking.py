@@ -409,7 +409,7 @@ BAD = {
     "mask with an axis of features": (lambda: masking.select(X, MASK[:, :, None]), ValueError, "got bool (2, 4, 1)"),
     "mask of another batch": (lambda: masking.last_valid_backward(D_MAX, MASK[:1]), ValueError,
                               "mask: expected bool (B=2, T)"),
-    "backend": (lambda: masking.select(X, MASK, backend="gpu"), ValueError, "backend: expected one of", "'gpu'"),
+    "backend": (lambda: masking.select(X, MASK, backend="cuda"), ValueError, "backend: expected one of", "'cuda'"),
     "reverse": (lambda: masking.hold(X, MASK, 1), TypeError, "reverse: expected True or False, got 1"),
     "source": (lambda: masking.masked_max_backward(D_MAX, MASK, SOURCE[0]), TypeError, "source: expected int64 (2, 3)"),
     "source, too late": (lambda: masking.masked_max_backward(D_MAX, MASK, SOURCE + 4), ValueError, "source: expected"),

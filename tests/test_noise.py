@@ -7,6 +7,7 @@ import pytest
 
 import minilstm
 from helpers import KINDS, assert_close, between_backends, masks, random_batch, random_layer, run, same_bits, states_of
+from minilstm.arrays import host
 from minilstm.layers.layer import Counter
 
 BACKENDS = ["reference", "cpu"]
@@ -72,7 +73,7 @@ def test_recurrent_dropout_takes_columns_out_of_U(kind, backend):
     net = random_layer(rng, kind, 3, 6, dtype="float64", backend=backend, recurrent_dropout=p)
     batch = random_batch(rng, net, B=5, T=6)
     found, _ = net.forward(batch["x"], training=True, draw=1, **states_of(batch))
-    keep = net.noise.draw(np.ones((5, 6), bool), net.dtype, True, 1).keep(net.widths[0])
+    keep = net.noise.draw(np.ones((5, 6), bool), net.dtype, True, 1, host).keep(net.widths[0])
     assert set(np.unique(keep)) == {0, 1 / (1 - p)}, "some are dropped, some are kept"
     for b in range(5):
         alone = random_layer(rng, kind, 3, 6, dtype="float64", backend=backend)
@@ -150,7 +151,7 @@ def test_dropout_between_layers(backend):
     batch = random_batch(rng, net, B=10, T=9)
     mask = masks(rng, 10, 9)["holes"]
     out, _ = net.forward(batch["x"], mask, h0=batch["h0"], training=True, draw=5)
-    factors = net.noise.draw(mask, net.dtype, True, 5).dropout(40)
+    factors = net.noise.draw(mask, net.dtype, True, 5, host).dropout(40)
     real = factors[mask]
     assert set(np.unique(real)) == {0, np.float32(1 / (1 - p))} and not factors[~mask].any()
     assert abs((real == 0).mean() - p) < 4 * np.sqrt(p * (1 - p) / real.size)
@@ -199,11 +200,11 @@ def test_calls_differ_and_a_draw_repeats():
 def test_each_kind_has_its_own_stream():
     """Switching one kind on or off leaves the numbers of the others as they were."""
     mask = np.ones((4, 5), bool)
-    everything = minilstm.LSTM(3, 4, num_layers=2, **ALL).noise.draw(mask, "float32", True, 0)
+    everything = minilstm.LSTM(3, 4, num_layers=2, **ALL).noise.draw(mask, "float32", True, 0, host)
     arrays = {"dropout": everything.dropout(4), "recurrent_dropout": everything.keep(4),
               **dict(zip(("zoneout_h", "zoneout_c"), everything.zoneout((4, 4))))}
     for name, p in ALL.items():
-        alone = minilstm.LSTM(3, 4, num_layers=2, **{name: p}).noise.draw(mask, "float32", True, 0)
+        alone = minilstm.LSTM(3, 4, num_layers=2, **{name: p}).noise.draw(mask, "float32", True, 0, host)
         found = {"dropout": alone.dropout(4), "recurrent_dropout": alone.keep(4)}
         if name.startswith("zoneout"):
             found |= dict(zip(("zoneout_h", "zoneout_c"), alone.zoneout((4, 4))))

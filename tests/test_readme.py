@@ -30,7 +30,7 @@ def test_example_prints_what_is_written(code, printed):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 7
+    assert len(EXAMPLES) == 8
 
 
 def test_files_of_the_reading_order_exist():

@@ -10,7 +10,7 @@ from helpers import assert_close, masks, same_bits
 from minilstm.training import (
     Episodes, Policy, TMaze, advantages, episode_chances, policy_gradient, policy_loss, reinforce, returns_to_go,
     rollout)
-from minilstm.training.policy import log_softmax, log_softmax_backward
+from minilstm.training.softmax import log_softmax, log_softmax_backward
 from minilstm.training.t_maze import EAST, NORTH, SOUTH, WEST
 
 DISCOUNT = 0.9

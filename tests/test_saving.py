@@ -127,8 +127,8 @@ def test_a_link_is_followed_and_a_long_name_is_fine(tmp_path, saved):
 
 
 def test_a_wrong_backend_is_not_the_files_fault(saved):
-    with pytest.raises(ValueError, match="backend: expected one of 'reference', 'cpu', got 'gpu'") as caught:
-        minilstm.load(saved, backend="gpu")
+    with pytest.raises(ValueError, match="backend: expected one of 'reference', 'cpu', 'gpu', got 'tpu'") as caught:
+        minilstm.load(saved, backend="tpu")
     assert not isinstance(caught.value, minilstm.FormatError)
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import same_bits
+from helpers import assert_close, same_bits
 
 
 def test_mean_squared_error_is_the_mean_over_real_steps():
@@ -31,6 +31,57 @@ def test_loss_of_nothing_is_zero():
 def test_bad_loss_arguments_are_named(change, error, words):
     with pytest.raises(error, match=words):
         minilstm.mean_squared_error(**({"y": np.ones((2, 3, 1)), "target": np.ones((2, 3, 1))} | change))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (5,)])
+def test_softmax_cross_entropy_and_its_gradient(shape):
+    """Against the formula, and against differences of the loss; NaN and no class at masked places are not read."""
+    rng = np.random.default_rng()
+    y, target, mask = rng.normal(size=(*shape, 6)) * 3, rng.integers(0, 6, shape), rng.random(shape) < 0.6
+    mask.flat[:2] = True, False
+    chances = np.exp(y) / np.exp(y).sum(axis=-1, keepdims=True)
+    expected = -np.log(np.take_along_axis(chances, target[..., None], axis=-1)[..., 0])[mask].mean()
+    direction, step = rng.normal(size=y.shape) * mask[..., None], 1e-5
+    ahead, behind = (minilstm.softmax_cross_entropy(y + s * direction, target, mask)[0] for s in (step, -step))
+    y[~mask], target[~mask] = np.nan, 99
+    loss, dy = minilstm.softmax_cross_entropy(y, target, mask)
+    assert abs(loss - expected) < 1e-12 and not dy[~mask].any()
+    assert abs((dy * direction).sum() - (ahead - behind) / (2 * step)) < 1e-8
+    assert np.allclose(dy.sum(axis=-1), 0, atol=1e-15)
+
+
+def test_softmax_cross_entropy_far_out_and_of_nothing():
+    y = np.array([[3e38, -3e38], [-500, 500]], "float32")
+    loss, dy = minilstm.softmax_cross_entropy(y, np.array([0, 0]))
+    assert loss == 500 and dy.tolist() == [[0, 0], [-0.5, 0.5]] and dy.dtype == np.float32
+    loss, dy = minilstm.softmax_cross_entropy(np.full_like(y, np.nan), np.array([7, 7]), np.zeros(2, bool))
+    assert loss == 0 and not dy.any()
+
+
+@pytest.mark.peers
+def test_softmax_cross_entropy_is_pytorchs():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng()
+    y, target, mask = rng.normal(size=(3, 4, 5)), rng.integers(0, 5, (3, 4)), rng.random((3, 4)) < 0.7
+    mask[0, 0] = True
+    loss, dy = minilstm.softmax_cross_entropy(y, target, mask)
+    y_torch = torch.tensor(y, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(y_torch[torch.tensor(mask)], torch.tensor(target)[torch.tensor(mask)])
+    expected.backward()
+    assert_close(loss, expected.item(), "pytorch, float64")
+    assert_close(dy, y_torch.grad.numpy(), "pytorch, float64")
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"target": np.zeros((2, 3))}, r"target: expected integers \(2, 3\), classes from 0 to 3, got float64 \(2, 3\)"),
+    ({"target": np.zeros((3, 2), int)}, r"target: expected integers \(2, 3\), .* got int64 \(3, 2\)"),
+    ({"target": np.full((2, 3), 4)}, r"target: expected classes from 0 to 3, got 4 in place \(0, 0\)"),
+    ({"target": np.array([[0, 0, 0], [0, -1, 0]])}, r"target: expected classes from 0 to 3, got -1 in place \(1, 1\)"),
+    ({"mask": np.ones((2, 3))}, r"mask: expected bool \(2, 3\), got float64 \(2, 3\)"),
+])
+def test_bad_classes_are_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        minilstm.softmax_cross_entropy(**({"y": np.ones((2, 3, 4)), "target": np.zeros((2, 3), int)} | change))
 
 
 def test_clipping_scales_all_gradients_by_one_factor():
@@ -87,6 +138,18 @@ def test_fit_learns_what_needs_memory(backend):
     model = minilstm.Sequential(minilstm.LSTM(1, 16, backend=backend), minilstm.Linear(16, 1, backend=backend))
     history = minilstm.fit(model, x, target, epochs=60, optimizer=minilstm.Adam(0.02))
     assert len(history) == 60 and history[0] > 0.7 and history[-1] < 0.02
+
+
+def test_fit_learns_classes():
+    """Integers as target: at every step, or one for a sequence that is pooled."""
+    rng = np.random.default_rng(13)
+    x = rng.normal(size=(40, 5, 2)).astype("float32")
+    steps = (x[:, :, 0] > x[:, :, 1]).astype(int)
+    for target, pooling in ((steps, ()), (steps[:, -1], (minilstm.Pooling("last", backend="reference"),))):
+        model = minilstm.Sequential(*pooling, minilstm.Linear(2, 2, backend="reference"))
+        history = minilstm.fit(model, x, target, epochs=30, optimizer=minilstm.Adam(0.1),
+                               loss=minilstm.softmax_cross_entropy)
+        assert history[-1] < 0.2 * history[0]
 
 
 def test_fit_repeats_itself():

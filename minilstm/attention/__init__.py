@@ -25,11 +25,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import backends
 from ..arguments import FLOATS, describe, flag, floats, one_of, positive
 from ..machine.buffers import copy_of
-from . import cpu, reference
 
-BACKENDS = {"reference": reference, "cpu": cpu}
 QUIET = {"over": "ignore", "invalid": "ignore"}     # NaN and infinity in real places show in results, not as warnings
 
 
@@ -86,31 +85,34 @@ def attention_weights(cache):
     """The weights behind a context -> (B,heads,Tq,Tk): 0 where a query does not see a key, and each row of a query that
     sees one sums to 1.  An array of this size is built here and nowhere else."""
     backend, q, k, _, w, options, *_ = _checked(cache)
+    scores = backends.module("attention", backend)
     with np.errstate(**QUIET):
         if w is None:
-            return BACKENDS[backend].dot_product_weights(q, k, *options)
-        return BACKENDS[backend].additive_weights(q, k, w, *options)
+            return scores.dot_product_weights(q, k, *options)
+        return scores.additive_weights(q, k, w, *options)
 
 
 # --------------------------------------------------------------------------------- for layers, which check on their own
 
 def compute(backend, q, k, v, w, *options):
     """Arrays and options as backends take them, complex numbers too; w None: the dot product -> context, Cache."""
+    scores = backends.module("attention", backend)
     with np.errstate(**QUIET):
         if w is None:
-            context, sums = BACKENDS[backend].dot_product(q, k, v, *options)
+            context, sums = scores.dot_product(q, k, v, *options)
         else:
-            context, sums = BACKENDS[backend].additive(q, k, v, w, *options)
+            context, sums = scores.additive(q, k, v, w, *options)
     return context, Cache(backend, q, k, v, w, options, context, sums)
 
 
 def compute_backward(cache, d_context):
     """The reverse of ``compute`` -> dq, dk, dv, dw, which is None for the dot product."""
     backend, q, k, v, w, options, context, sums = cache
+    scores = backends.module("attention", backend)
     with np.errstate(**QUIET):
         if w is None:
-            return (*BACKENDS[backend].dot_product_backward(q, k, v, *options, context, sums, d_context), None)
-        return BACKENDS[backend].additive_backward(q, k, v, w, *options, context, sums, d_context)
+            return (*scores.dot_product_backward(q, k, v, *options, context, sums, d_context), None)
+        return scores.additive_backward(q, k, v, w, *options, context, sums, d_context)
 
 
 def warn_of_one_key(Tk, stacklevel):
@@ -138,7 +140,7 @@ def mask_of(name, mask, B, T, letter):
 # ---------------------------------------------------------------------------------------------- what may be passed in
 
 def _backend(name):
-    return one_of("backend", name, tuple(BACKENDS))
+    return one_of("backend", name, backends.HOST)
 
 
 def _arrays(q, k, v):

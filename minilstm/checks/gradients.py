@@ -15,7 +15,8 @@ The complex step (Squire and Trapp 1998) needs a forward pass that accepts compl
 here do it on their reference backend.  For functions that NumPy does not continue to complex numbers as it would have
 to be, such as |x| and maximum, leave it out: ``methods=("central", "projection")``.
 
-The gradients under test, and the differences, come from the layer's own backend, in float64.
+The gradients under test, and the differences, come from the layer's own backend, in float64.  A GPU has float32 only
+here, so of a layer on one its formulas are tested, on the processor; its numbers are for ``tests`` to compare.
 """
 from typing import NamedTuple
 

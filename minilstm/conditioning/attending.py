@@ -16,11 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import describe, flag, floats, mask_of, positive
+from ..arrays.host import finite_or_nan, select
 from ..attention import mask_of as set_mask_of
 from ..layers.attention import Attention
 from ..layers.layer import ConditionedGradients, Layer, own_cache
-from ..layers.recurrent import not_infinite
-from ..masking.reference import select
 from .condition import condition_of
 
 
@@ -46,12 +45,12 @@ class Attending(Layer):
 
     def __init__(self, input_size, condition_size, *, attention_size=None, heads=1, score="scaled", dtype="float32",
                  backend="cpu", seed=0):
+        super().__init__(dtype, backend)
         self.input_size = F = positive("input_size", input_size)
         self.condition_size = positive("condition_size", condition_size)
         self.attention_size = F if attention_size is None else positive("attention_size", attention_size)
         self.attention = self.build(attention_size=self.attention_size, value_size=F, heads=heads, score=score,
                                     dtype=dtype, backend=backend, seed=seed)
-        super().__init__(dtype, backend)
         self.identity = (type(self).__name__, *self.attention.identity)
 
     def children(self):
@@ -95,7 +94,7 @@ class AttendConditions(Attending):
         condition = floats("condition", condition, self.dtype, (len(x), None, self.condition_size), ("B", "M", "C"))
         is_read = set_mask_of("condition_mask", condition_mask, len(x), condition.shape[1], "M")
         is_read &= mask.any(axis=1)[:, None]
-        condition = not_infinite(select(condition, is_read))
+        condition = finite_or_nan(select(condition, is_read))
         context, attended = self.attention.forward(x, mask, memory=condition, memory_mask=is_read, cache=keeps)
         y = np.concatenate([x, context], axis=2)
         return y, Cache(self.identity, attended, mask) if keeps else None

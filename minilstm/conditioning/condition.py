@@ -2,7 +2,7 @@
 import numpy as np
 
 from ..arguments import describe, floats
-from ..layers.recurrent import not_infinite
+from ..arrays.host import finite_or_nan
 
 
 def condition_of(condition, C, dtype, mask):
@@ -14,4 +14,4 @@ def condition_of(condition, C, dtype, mask):
                          f"{describe(condition)}; what changes from step to step is more features of x "
                          "(sequences.add_features), a set of conditions is for 'attend_conditions'")
     condition = floats("condition", condition, dtype, (len(mask), C), ("B", "C"))
-    return not_infinite(np.where(mask.any(axis=1)[:, None], condition, dtype.type(0)))
+    return finite_or_nan(np.where(mask.any(axis=1)[:, None], condition, dtype.type(0)))

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import describe, flag, floats, mask_of, one_of, positive
-from ..layers.layer import ConditionedGradients, Layer, frozen, own_cache
+from ..arrays.host import frozen
+from ..layers.layer import ConditionedGradients, Layer, own_cache
 from ..layers.lstm import LSTM
 from ..layers.one_state import GRU, RNN
 from .attending import AttendConditions, AttendTime
@@ -68,6 +69,7 @@ class Conditioned(Layer):
 
     def __init__(self, strategy, input_size, condition_size, hidden_size, *, kind="LSTM", dtype="float32",
                  backend="cpu", seed=0, **options):
+        super().__init__(dtype, backend)
         self.strategy, self.kind = one_of("strategy", strategy, tuple(STRATEGIES)), one_of("kind", kind, tuple(KINDS))
         self.place, part = STRATEGIES[strategy]
         self.input_size = D = positive("input_size", input_size)
@@ -81,7 +83,6 @@ class Conditioned(Layer):
         else:
             reads = D + C if strategy == "concat" else D
             self.recurrent = KINDS[kind](reads, H, **given, **_known(KINDS[kind], options))
-        super().__init__(dtype, backend)
         if self.place == "within":
             self.condition = part(self.recurrent, C, seed)
         else:

@@ -1,5 +1,5 @@
 """The layer of ``cells/lstm_covariate.py``."""
-from .. import cells
+from .. import backends, cells
 from ..arguments import positive
 from ..cells.lstm_covariate import free, joined
 from ..layers.lstm import LSTM
@@ -19,6 +19,7 @@ class CovariateLSTM(Recurrent):
     (5H,H); the biases bias_ih_l0, bias_hh_l0 (6H,), of which the last block is the candidate's; and weight_covariate_l0
     (H,C), the candidate's weights.  The names of the backward direction end in _reverse."""
 
+    backends = backends.HOST
     forward, backward = LSTM.forward, LSTM.backward
 
     def __init__(self, input_size, covariate_size, hidden_size, *, bidirectional=False, reverse=False, merge="concat",

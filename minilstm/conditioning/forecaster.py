@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe, flag, floats, one_of, positive
+from ..arguments import describe, flag, floats, positive
 from ..layers.embedding import Embedding
 from ..layers.layer import Layer, stream
 from ..layers.linear import Linear
@@ -55,7 +55,7 @@ class Forecaster(Layer):
     """
 
     def __init__(self, spec, hidden_size, *, embedding_size=4, num_layers=1, dtype="float32", backend="cpu", seed=0):
-        super().__init__(dtype, one_of("backend", backend, ("reference", "cpu")))
+        super().__init__(dtype, backend)
         if not isinstance(spec, (CovariateSpec, dict)):
             raise TypeError(f"spec: expected a CovariateSpec, or its arguments() as a dict, got {describe(spec)}")
         self.spec = spec if isinstance(spec, CovariateSpec) else CovariateSpec(**spec)

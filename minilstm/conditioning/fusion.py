@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import flag, floats, mask_of, one_of, positive
+from ..arguments import flag, floats, mask_of, positive
 from ..cells.activations import d_sigmoid, d_tanh, sigmoid, tanh
 from ..layers.layer import ConditionedGradients, Layer, own_cache, seed_of, stream
-from ..layers.linear import BACKENDS, Linear
+from ..layers.linear import Linear
 from ..masking.reference import select
 from .condition import condition_of
 
@@ -49,7 +49,7 @@ class Fusion(Layer):
 
     def __init__(self, input_size, condition_size, branches, gives, dtype, backend, seed):
         """branches: dict name -> width of what it says; gives: the width of y."""
-        super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
+        super().__init__(dtype, backend)
         self.input_size, self.condition_size, self.output_size = input_size, condition_size, gives
         self.identity = (type(self).__name__, input_size, condition_size, gives)
         rng = stream(seed, *self.identity)

@@ -12,6 +12,7 @@ class DeviceArray:
     copy_to_host()                          a NumPy array, after all kernels launched before; np.asarray does the same
     __cuda_array_interface__                for PyTorch, CuPy and Numba, which so use the same memory without a copy:
                                             ``torch.as_tensor(array, device="cuda")``
+    float(array)                            of one number, likewise
     reshape(shape), array[k], array[k, j], array.part(first, last)
                                             views of the same memory: another shape, a part by its first indices, or the
                                             range from first to last of the first axis
@@ -52,6 +53,14 @@ class DeviceArray:
             raise ValueError("copy: expected True or None, since these numbers are in a GPU's memory, got False")
         host = self.copy_to_host()
         return host if dtype is None else host.astype(dtype, copy=False)
+
+    def __float__(self):
+        return float(self.copy_to_host().item())
+
+    def __reduce__(self):
+        """To pickle and copy.deepcopy: by way of the host, to the GPU that is then in use."""
+        from .gpu import to_device
+        return to_device, (self.copy_to_host(),)
 
     def __len__(self):
         if not self.shape:

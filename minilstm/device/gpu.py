@@ -10,17 +10,20 @@ above this file cannot tell one from the other.
     b.copy_to_host()
 
 Memory that is no longer used is kept for the next array of its size: all work is done in one stream, in its order, so a
-kernel that still reads an array ends before one that is launched later writes to the same bytes.
+kernel that still reads an array ends before one that is launched later writes to the same bytes.  When there is no room
+for an array, all that is kept is given back, and asked for once more.
 """
 import contextlib
 import math
 
 import numpy as np
+from numba import types
 
 from ..arguments import flag
 from .arrays import DeviceArray
 
 ALIGNMENT = 256             # bytes, as CUDA's own allocator has it
+DTYPES = np.dtype("float32"), np.dtype("int32"), np.dtype("bool")
 
 
 class NoGPU(RuntimeError):
@@ -45,7 +48,12 @@ def current():
 
 @contextlib.contextmanager
 def simulated(**options):
-    """In this block a simulator plays the GPU; options as for ``simulator.Simulator``, which it gives back."""
+    """In this block a simulator plays the GPU; options as for ``simulator.Simulator``, which it gives back.  Raises
+    ImportError where greenlet is not installed."""
+    try:
+        import greenlet                                     # noqa: F401
+    except ImportError:
+        raise ImportError("the simulator needs greenlet: pip install 'minilstm[simulator]'") from None
     from .simulator import Simulator
     simulator = Simulator(**options)
     _played.append(simulator)
@@ -69,8 +77,11 @@ def tf32_allowed():
 
 
 def empty(shape, dtype="float32"):
-    """A DeviceArray with arbitrary numbers; in the simulator with NaN, so that a read before a write shows."""
+    """A DeviceArray of float32, int32 or bool with arbitrary numbers; in the simulator with NaN, so that a read before
+    a write shows.  Raises MemoryError."""
     device, dtype = current(), np.dtype(dtype)
+    if dtype not in DTYPES:
+        raise TypeError(f"dtype: expected float32, int32 or bool, got {dtype}")
     shape = shape if isinstance(shape, tuple) else (shape,)
     size = -(-max(1, math.prod(shape) * dtype.itemsize) // ALIGNMENT) * ALIGNMENT
     return DeviceArray(device, _Block(device, size), shape, dtype)
@@ -83,7 +94,8 @@ def zeros(shape, dtype="float32"):
 
 
 def to_device(array):
-    """A NumPy array -> a copy of it; an array of another library that is on the GPU -> a view of the same memory."""
+    """A NumPy array -> a copy of it; an array of another library that is on the GPU -> a view of the same memory, which
+    has to be C-contiguous.  float32, int32 or bool."""
     device = current()
     if isinstance(array, DeviceArray):
         if array.device is not device:
@@ -91,14 +103,17 @@ def to_device(array):
         return array
     if hasattr(array, "__cuda_array_interface__"):
         return device.adopted(array)
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     copy = empty(array.shape, array.dtype)
     device.from_host(array, copy.raw)
     return copy
 
 
 def launch(kernel, grid, *arguments):
-    """Run a Kernel with ``grid`` blocks, a number or a pair; DeviceArrays and numbers.  A grid of 0 does nothing."""
+    """Run a Kernel with ``grid`` blocks, a number or a pair; DeviceArrays and numbers.  A grid of 0 does nothing.
+
+    Raises TypeError for arguments of another number, dtype or number of axes than the kernel says, ValueError for a
+    number beyond int32, and for a resident kernel with more blocks than fit on the GPU together."""
     device = current()
     grid = tuple(int(n) for n in grid) if isinstance(grid, tuple) else (int(grid), 1)
     if len(arguments) != len(kernel.types):
@@ -107,8 +122,28 @@ def launch(kernel, grid, *arguments):
     if kernel.resident and math.prod(grid) > device.multiprocessors * kernel.blocks_per_sm:
         raise ValueError(f"{kernel.name}: {math.prod(grid)} blocks wait for each other, and only "
                          f"{device.multiprocessors * kernel.blocks_per_sm} can be on this GPU together")
+    if not (0 <= grid[0] < 2**31 and 0 <= grid[1] < 2**16):
+        raise ValueError(f"{kernel.name}, grid: expected at most {2**31 - 1} by {2**16 - 1} blocks, got {grid}")
+    raw = [_raw(device, kernel, k, argument) for k, argument in enumerate(arguments)]
     if math.prod(grid):
-        device.launch(kernel, grid, [a.raw if isinstance(a, DeviceArray) else a for a in arguments])
+        device.launch(kernel, grid, raw)
+
+
+def _raw(device, kernel, k, argument):
+    """What the device takes for the kernel's k-th argument."""
+    expected = kernel.arrays[k]
+    if isinstance(argument, DeviceArray) and expected:
+        if (argument.dtype, argument.ndim) == expected and argument.device is device:
+            return argument.raw
+    elif not expected and not isinstance(argument, DeviceArray):
+        if kernel.types[k] == types.int32 and not -2**31 <= argument < 2**31:
+            raise ValueError(f"{kernel.name}, {kernel.parameters[k]}: expected a number of 32 bits, got {argument}")
+        return argument
+    if isinstance(argument, DeviceArray) and argument.device is not device:
+        raise ValueError(f"{kernel.name}, {kernel.parameters[k]}: expected an array of the GPU in use, got one of "
+                         "another GPU or simulator")
+    wanted = f"a DeviceArray of {expected[0]} with {expected[1]} axes" if expected else f"a number, {kernel.types[k]}"
+    raise TypeError(f"{kernel.name}, {kernel.parameters[k]}: expected {wanted}, got {argument!r}")
 
 
 def synchronize():
@@ -120,10 +155,21 @@ class _Block:
     """A lease of bytes: when the last array on them is gone, they are free for the next."""
 
     def __init__(self, device, size):
-        self.device, self.size = device, size
-        idle = device.idle.get(size)
-        self.bytes = device.reused(idle.pop()) if idle else device.allocate(size)
+        self.device, self.size, self.bytes = device, size, None
+        try:
+            self.bytes = device.reused(device.idle[size].pop())
+        except (KeyError, IndexError):
+            self.bytes = _allocated(device, size)
 
     def __del__(self):
-        if hasattr(self, "bytes"):
+        """May run in any thread, and while Python ends: it only appends to a list."""
+        if self.bytes is not None:
             self.device.idle.setdefault(self.size, []).append(self.bytes)
+
+
+def _allocated(device, size):
+    try:
+        return device.allocate(size)
+    except MemoryError:
+        device.idle.clear()
+        return device.allocate(size)

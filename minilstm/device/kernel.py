@@ -22,12 +22,13 @@ import inspect
 import textwrap
 
 from numba import types
-from numba.extending import register_jitable
+from numba.extending import overload
+from numba.np.numpy_support import as_dtype
 
 # F: float32, I: int32, B: bool; with the number of axes of a C-contiguous array
 F1, F2, F3, F4 = (types.Array(types.float32, axes, "C") for axes in (1, 2, 3, 4))
 I1, I2 = (types.Array(types.int32, axes, "C") for axes in (1, 2))
-B1, B2 = (types.Array(types.boolean, axes, "C") for axes in (1, 2))
+B1, B2, B3 = (types.Array(types.boolean, axes, "C") for axes in (1, 2, 3))
 Float, Int = types.float32, types.int32
 
 
@@ -47,6 +48,8 @@ class Kernel:
         self.name = function.__name__
         self.parameters = tuple(inspect.signature(function).parameters)
         self.types = tuple(function.__annotations__[name] for name in self.parameters)
+        self.arrays = tuple((as_dtype(type_.dtype), type_.ndim) if isinstance(type_, types.Array) else None
+                            for type_ in self.types)                # (dtype, axes) of an array, None for a number
 
     @functools.cached_property
     def unrolled(self):
@@ -61,9 +64,14 @@ def kernel(threads, **options):
 
 def device_function(function):
     """Mark a function that kernels call and that uses ``cuda`` or ``ptx``: compiled into them, and simulated with
-    them.  Formulas that use neither need no mark."""
+    them.  Formulas that use neither need no mark.  Its ``unroll`` loops are written out as a kernel's are."""
     function.runs_on_gpu = True
-    return register_jitable(forceinline=True)(function)
+
+    @overload(function, strict=False, jit_options={"forceinline": True})
+    def compiled(*arguments):
+        return written_out(function)
+
+    return function
 
 
 def unroll(n):

@@ -12,6 +12,8 @@ import re
 import types
 from typing import NamedTuple
 
+from . import activations
+
 
 class Report(NamedTuple):
     """What one kernel uses."""
@@ -45,19 +47,27 @@ def report(kernel, cc=(9, 0)):
         return int(found[1]) if found else 0
 
     return Report(kernel.name, cc, kernel.threads, number(r"Used (\d+) registers"), number(r"(\d+) bytes spill stores"),
-                  number(r"(\d+) bytes stack frame"), max(0, number(r"(\d+) bytes smem") - RESERVED),
+                  number(r"(\d+) bytes stack frame"), sum(map(int, re.findall(r"\.shared .*\[(\d+)\];", ptx))),
                   kernel.shared_bytes, len(re.findall(r"\.f64\b", ptx)),
                   len(re.findall(r"fma\.rn(?:\.ftz)?\.f32", ptx)), ptx.count("mma.sync"), ptx, machine_code)
 
 
-RESERVED = 1024             # bytes of shared memory that nvJitLink 13 counts for the system
+def compiler():
+    """The module numba.cuda, as numba-cuda has it.  Raises ImportError, which says what to install."""
+    try:
+        import numba_cuda                                       # noqa: F401  (it takes the place of numba.cuda)
+    except ImportError:
+        raise ImportError("the GPU compiler is not installed: pip install 'minilstm[gpu]'") from None
+    from numba import config, cuda
+    if config.ENABLE_CUDASIM:
+        raise ImportError("the GPU compiler is switched off by NUMBA_ENABLE_CUDASIM; the simulator for these kernels "
+                          "is minilstm.device.simulated()")
+    activations.register()
+    return cuda
 
 
 def to_ptx(kernel, cc):
-    import numba_cuda                                           # noqa: F401  (it takes the place of numba.cuda)
-    from numba import cuda
-
-    from . import activations                                   # noqa: F401  (registers GPU forms)
+    cuda = compiler()
     with pretended_gpu(cc):
         ptx, _ = cuda.compile(kernel.unrolled, kernel.types, device=False, abi="numba", cc=cc, output="ptx",
                               launch_bounds=(kernel.threads, kernel.blocks_per_sm))

@@ -12,7 +12,8 @@ instructions find them.
 from llvmlite import ir
 
 try:                                                    # numba-cuda; without it, what Numba itself has: enough for the
-    from numba.cuda import types                        # simulator, in which no instruction of this file is compiled
+    import numba_cuda                                   # noqa: F401 (simulator, which compiles nothing of this file)
+    from numba.cuda import types
     from numba.cuda.extending import intrinsic
 except ImportError:
     from numba.core import types
@@ -49,25 +50,30 @@ def _floats(context, builder, values):
     return context.make_tuple(builder, FLOAT4, values)
 
 
-# ----------------------------------------------------------------------------------------------- one float, or 16 bytes
+# ------------------------------------------------------------------------------------------ one number, by a flat index
 
 @intrinsic
 def load(typingctx, array, index):
-    """array[index], without the instructions that let an index of Python be negative."""
+    """One number.  ``array[b, t, j]`` computes its place from the shape, in 64 bits, and asks of each index whether it
+    is negative: some ten instructions, which count in a loop over time."""
     def codegen(context, builder, signature, args):
-        return builder.load(_pointer(context, builder, signature.args[0], *args))
+        pointer = _pointer(context, builder, signature.args[0], *args)
+        return context.unpack_value(builder, signature.args[0].dtype, pointer)
 
-    return types.float32(array, index), codegen
+    return array.dtype(array, index), codegen
 
 
 @intrinsic
 def store(typingctx, array, index, value):
-    """array[index] = value, likewise."""
+    """One number."""
     def codegen(context, builder, signature, args):
-        builder.store(args[2], _pointer(context, builder, signature.args[0], args[0], args[1]))
+        pointer = _pointer(context, builder, signature.args[0], args[0], args[1])
+        context.pack_value(builder, signature.args[0].dtype, args[2], pointer)
 
-    return types.void(array, index, types.float32), codegen
+    return types.void(array, index, array.dtype), codegen
 
+
+# ------------------------------------------------------------------------------------------------------- 16-byte access
 
 @intrinsic
 def load4(typingctx, array, index):
@@ -136,6 +142,18 @@ def poll4(typingctx, array, index, error):
         return _floats(context, builder, [builder.extract_value(found, k) for k in range(4)])
 
     return FLOAT4(array, index, error), codegen
+
+
+@intrinsic
+def load4_relaxed(typingctx, array, index):
+    """Four floats, as they are now, UNWRITTEN or not: the first look of a wait, so that several can be under way."""
+    def codegen(context, builder, signature, args):
+        pointer = _pointer(context, builder, signature.args[0], *args)
+        found = _asm(builder, ir.LiteralStructType([F32] * 4), [pointer.type],
+                     "ld.relaxed.gpu.global.v4.f32 {$0,$1,$2,$3}, [$4];", "=f,=f,=f,=f,l,~{memory}", [pointer])
+        return _floats(context, builder, [builder.extract_value(found, k) for k in range(4)])
+
+    return FLOAT4(array, index), codegen
 
 
 @intrinsic
@@ -209,7 +227,7 @@ def mma_tf32(typingctx, a, b, c):
         code = ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                 "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};")
         found = _asm(builder, ir.LiteralStructType([F32] * 4), [I32] * 6 + [F32] * 4, code,
-                     "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", operands, side_effect=False)
+                     "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", operands)
         return _floats(context, builder, [builder.extract_value(found, k) for k in range(4)])
 
     return FLOAT4(types.UniTuple(types.int32, 4), types.UniTuple(types.int32, 2), FLOAT4), codegen
@@ -233,7 +251,7 @@ def copy4(typingctx, shared, to, array, index, count):
 
 @intrinsic
 def copy1(typingctx, shared, to, array, index, count):
-    """Begin to copy array[index] to shared[to], or a zero if count is 0; array[index] must be in the array even so."""
+    """Begin to copy array[index] to shared[to], or a zero if count is 0.  array[index] must exist even then."""
     def codegen(context, builder, signature, args):
         target = _shared_address(context, builder, signature.args[0], args[0], args[1])
         source = _pointer(context, builder, signature.args[2], args[2], args[3])

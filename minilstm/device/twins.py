@@ -1,20 +1,29 @@
 """What each instruction of ``ptx.py`` means, in Python: the simulator calls these in their place."""
-import math
 from types import SimpleNamespace
 
 import numpy as np
 
 from ..cells import activations
+from . import activations as forms
+from .ptx import UNWRITTEN
 
 F = np.float32
-TRIES = 1000                # of a wait, before it gives up
+SMALLEST = np.finfo(F).tiny             # normal number: an instruction with .ftz takes and gives 0 for smaller ones
+
+
+def flushed(x):
+    return np.copysign(F(0), x) if abs(x) < SMALLEST else F(x)
+
+
+def is_unwritten(x):
+    return F(x).view(np.int32) == UNWRITTEN
 
 
 def rounded_to_tf32(x):
     """The nearest number with 10 bits of mantissa, ties away from zero -> its bits, as an int32."""
     if x != x:
-        return np.int32(0x7fffffff)
-    return np.uint32((int(F(x).view(np.uint32)) + 0x1000) & 0xffffe000).view(np.int32)
+        return 0x7fffffff
+    return int(np.uint32((int(F(x).view(np.uint32)) + 0x1000) & 0xffffe000).view(np.int32))
 
 
 def read_as_tf32(bits):
@@ -24,101 +33,73 @@ def read_as_tf32(bits):
 
 def make(simulator):
     """The functions of ``ptx.py`` for one simulator, as a namespace."""
-    from .simulator import SharedArray, SimulationError
-
-    def flat(array):
-        return array.array.reshape(-1)
-
-    def check4(array, index):
-        if index % 4 or not 0 <= index <= array.size - 4:
-            raise SimulationError(f"{array.name}: 16 bytes at number {index} of {array.size}, which has to be a "
-                                  "multiple of 4 inside of it")
-
-    def check_flat(array, index):
-        if not 0 <= index < array.size:
-            raise SimulationError(f"{array.name}: number {index} of {array.size}")
-
-    def place(array, index):
-        return tuple(int(i) for i in np.unravel_index(index, array.shape)) if array.ndim > 1 else index
-
     def load(array, index):
-        if isinstance(array, SharedArray):
-            return array[place(array, int(index))]
-        check_flat(array, index)
-        return flat(array)[int(index)]
+        return array.read(array.flat_place(index))
 
     def store(array, index, value):
-        if isinstance(array, SharedArray):
-            array[place(array, int(index))] = value
-        else:
-            check_flat(array, index)
-            flat(array)[int(index)] = value
+        array.write(array.flat_place(index), value)
 
     def load4(array, index):
-        index = int(index)
-        check4(array, index)
-        if isinstance(array, SharedArray):
-            return tuple(array[place(array, index + k)] for k in range(4))
-        return tuple(flat(array)[index:index + 4])
+        place = array.place4(index)
+        return array.read(place), array.read(place + 1), array.read(place + 2), array.read(place + 3)
 
     def store4(array, index, *values):
-        index = int(index)
-        check4(array, index)
+        place = array.place4(index)
         for k, value in enumerate(values):
-            if isinstance(array, SharedArray):
-                array[place(array, index + k)] = value
-            else:
-                flat(array)[index + k] = value
+            array.write(place + k, value)
+
+    def load4_relaxed(array, index):
+        place = array.place4(index)
+        return tuple(array.read_relaxed(place + k) for k in range(4))
 
     def poll4(array, index, error):
-        check4(array, int(index))
-        seen = flat(array)[int(index):int(index) + 4]
-        tries = 0
-        while (seen.view(np.int32) == -1).any() and not flat(error)[0]:
-            tries += 1
+        place = array.place4(index)
+        while True:
+            seen = tuple(array.read_relaxed(place + k) for k in range(4))
+            if not any(map(is_unwritten, seen)) or error.numbers[0]:
+                return seen
+            if simulator.hopeless:
+                error.write_relaxed(0, 1)
             simulator.look_again()
-            if tries >= TRIES:
-                flat(error)[0] = 1
-        return tuple(seen.copy())
 
     def store_relaxed(array, index, value):
-        flat(array)[int(index)] = value
+        array.write_relaxed(array.flat_place(index), value)
 
     def exp2(x):
-        return F(2) ** F(x)
+        return flushed(F(2) ** flushed(x))
 
     def log2(x):
-        return F(math.log2(x)) if x > 0 else F(-np.inf)
+        return F(np.log2(flushed(x)))
 
     def reciprocal(x):
-        return F(1) / F(x)
+        return flushed(F(1) / flushed(x))
 
     def mma_tf32(a, b, c):
         """The first lane that goes on multiplies for all of them."""
-        lanes, warp = simulator.exchange((a, b)), simulator.current.warp
-        if getattr(warp, "multiplied", (None,))[0] is not lanes[0]:
-            of_lanes = [read_as_tf32(np.array([lane[operand] for lane in lanes])) for operand in (0, 1)]
+        lanes, warp = simulator.exchange((a, b), what="ptx.mma_tf32"), simulator.current.warp
+        if warp.multiplied[0] is not lanes:
+            of_lanes = [read_as_tf32(np.array([lane[operand] for lane in lanes], np.int32)) for operand in (0, 1)]
             A = of_lanes[0].reshape(8, 4, 2, 2).transpose(3, 0, 2, 1).reshape(16, 8)    # group, t, half of k, of rows
             B = of_lanes[1].reshape(8, 4, 2).transpose(2, 1, 0).reshape(8, 8)           # group, t, half of k
-            warp.multiplied = lanes[0], A.astype("float64") @ B
+            warp.multiplied = lanes, A.astype("float64") @ B
         product = warp.multiplied[1]
         group, t = divmod(simulator.current.lane, 4)
         return (F(c[0] + product[group, 2 * t]), F(c[1] + product[group, 2 * t + 1]),
                 F(c[2] + product[group + 8, 2 * t]), F(c[3] + product[group + 8, 2 * t + 1]))
 
-    def begin_copy(shared, to, values):
+    def begin_copy(shared, first, values):
+        """Until it is waited for there is NaN where the copy will be."""
         for k in range(len(values)):
-            shared[place(shared, int(to) + k)] = F(np.nan)
-        simulator.current.copies[-1].append((shared, int(to), values))
+            shared.write(first + k, F(np.nan))
+        simulator.current.copies[-1].append((shared, first, values))
 
     def copy4(shared, to, array, index, count):
-        check4(array, int(index))
-        check4(shared, int(to))
-        begin_copy(shared, to, [flat(array)[int(index) + k] if k < count else F(0) for k in range(4)])
+        source = array.place4(index)
+        begin_copy(shared, shared.place4(to), [array.read(source + k) if k < count else F(0) for k in range(4)])
 
     def copy1(shared, to, array, index, count):
-        check_flat(array, index)
-        begin_copy(shared, to, [flat(array)[int(index)] if count else F(0)])
+        source = array.flat_place(index)
+        begin_copy(shared, shared.flat_place(to), [array.read(source) if count else F(0)])
 
     def copies_commit():
         simulator.current.copies.append([])
@@ -126,25 +107,22 @@ def make(simulator):
     def copies_wait(pending):
         groups = simulator.current.copies
         while len(groups) - 1 > pending:
-            for shared, to, values in groups.pop(0):
+            for shared, first, values in groups.pop(0):
                 for k, value in enumerate(values):
-                    shared[place(shared, to + k)] = value
+                    shared.write(first + k, value)
 
     return SimpleNamespace(
-        load=load, store=store, load4=load4, store4=store4, poll4=poll4, store_relaxed=store_relaxed, exp2=exp2,
-        log2=log2, reciprocal=reciprocal, bits_of=lambda x: F(x).view(np.int32),
+        load=load, store=store, load4=load4, store4=store4, load4_relaxed=load4_relaxed, poll4=poll4,
+        store_relaxed=store_relaxed, exp2=exp2, log2=log2, reciprocal=reciprocal,
+        bits_of=lambda x: int(F(x).view(np.int32)),
         float_of=lambda bits: np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4,
         copy1=copy1, copies_commit=copies_commit, copies_wait=copies_wait)
 
 
-# --------------------------------------------------------- formulas whose NumPy forms are slow for one number at a time
+# ------------------------------------------------------------------------- functions that have another form on a GPU
 
-def _sigmoid(x):
-    return F(1) / (F(1) + np.exp(-x)) if x >= 0 else np.exp(x) / (F(1) + np.exp(x))
+FORMULAS = forms.FORMS | {activations.relu: lambda x: F(0) if x < 0 else x}
 
-
-def _relu(x):
-    return F(0) if x < 0 else x
-
-
-FORMULAS = {activations.sigmoid: _sigmoid, activations.relu: _relu}
+MATH = SimpleNamespace(**{name: getattr(np, name) for name in (
+    "sqrt", "exp", "log", "tanh", "copysign", "fabs", "floor", "ceil", "isnan", "isinf", "isfinite", "pi", "inf",
+    "nan")})

@@ -3,9 +3,9 @@ import os
 
 import numpy as np
 
+from .. import backends
 from ..arguments import describe, one_of
 from ..layers import FormatError
-from ..layers.linear import BACKENDS
 from .common import peer, reorder
 from .onnx_operators import BLOCKS, PEEPHOLES, RECURRENT
 
@@ -32,7 +32,7 @@ def from_onnx(model_or_path, *, backend="cpu"):
     onnx = peer("onnx", "ONNX")
     from google.protobuf.message import DecodeError         # protobuf comes with onnx
 
-    one_of("backend", backend, tuple(BACKENDS))
+    one_of("backend", backend, backends.NAMES)
     try:
         return _recurrent_layers(onnx, _read(onnx, model_or_path), backend)
     except (DecodeError, UnicodeDecodeError, onnx.checker.ValidationError) as error:

@@ -65,7 +65,7 @@ class Attention(Layer):
 
     def __init__(self, input_size, attention_size, *, memory_size=None, value_size=None, output_size=None, heads=1,
                  score="scaled", causal=False, bias=True, dtype="float32", backend="cpu", seed=0):
-        super().__init__(dtype, one_of("backend", backend, tuple(attention.BACKENDS)))
+        super().__init__(dtype, backend)
         self.input_size = D = positive("input_size", input_size)
         self.attention_size = A = positive("attention_size", attention_size)
         self.memory_size = E = D if memory_size is None else positive("memory_size", memory_size)
@@ -180,7 +180,7 @@ class AttentionPooling(Layer):
     pools = True
 
     def __init__(self, input_size, attention_size, *, heads=1, dtype="float32", backend="cpu", seed=0):
-        super().__init__(dtype, one_of("backend", backend, tuple(attention.BACKENDS)))
+        super().__init__(dtype, backend)
         self.input_size = D = positive("input_size", input_size)
         self.attention_size = A = positive("attention_size", attention_size)
         self.heads = _dividing(heads, attention_size=A)

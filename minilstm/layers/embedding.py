@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe, flag, floats, mask_of, one_of, positive
+from ..arguments import describe, flag, floats, mask_of, positive
 from ..masking.reference import select
 from .layer import Layer, stream
 
@@ -28,7 +28,7 @@ class Embedding(Layer):
     takes_categories = True
 
     def __init__(self, categories, output_size, *, dtype="float32", backend="cpu", seed=0):
-        super().__init__(dtype, one_of("backend", backend, ("reference", "cpu")))
+        super().__init__(dtype, backend)
         self.categories = V = positive("categories", categories)
         self.output_size = F = positive("output_size", output_size)
         rng = stream(seed, "Embedding", V, F)

@@ -3,19 +3,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import cells, masking, recurrence
+from .. import cells
+from ..arrays.host import finite_or_nan, select
 from ..arguments import describe, flag, floats, mask_of, one_of, positive
 from ..cells.gru_d import Imputed, impute, impute_backward
-from ..matmul import cpu as matmul_cpu
-from ..matmul import reference as matmul_reference
 from ..sequences.missing import last_true, no_nan, time_since_seen
 from ..sequences.shapes import observed_array
 from .layer import Layer, stream
 from .one_state import Gradients, Output
-from .recurrent import PARAMETERS, Direction, initial_weights, not_infinite
+from .recurrent import PARAMETERS, Direction, initial_weights
 
-RECURRENCES = {"reference": recurrence.reference, "cpu": recurrence.cpu}
-PRODUCTS = {"reference": matmul_reference, "cpu": matmul_cpu}
 FADING_AT_FIRST = 0.3, 0.1      # w_x, and the sum of a row of W_h: memories of some units of time
 
 
@@ -52,7 +49,7 @@ class GRUD(Layer):
 
     def __init__(self, input_size, hidden_size, *, mean=None, reset_after=False, dtype="float32", backend="cpu",
                  seed=0):
-        super().__init__(dtype, one_of("backend", backend, tuple(RECURRENCES)))
+        super().__init__(dtype, backend)
         self.input_size = D = positive("input_size", input_size)
         self.hidden_size = self.output_size = H = positive("hidden_size", hidden_size)
         self.mean = numbers_of("mean", mean, D)
@@ -94,9 +91,9 @@ class GRUD(Layer):
         flag("cache", cache)
         h0 = (np.zeros((1, 1, B, H), self.dtype) if h0 is None else
               floats("h0", h0, self.dtype, (1, 1, B, H), ("layers", "dirs", "B", "H")))
-        h0 = not_infinite(h0, mask.any(axis=1)[:, None])
+        h0 = finite_or_nan(h0[0, 0], mask.any(axis=1))
         measured = _measured(x, observed, mask)
-        x = not_infinite(np.where(measured, x, 0))
+        x = finite_or_nan(np.where(measured, x, 0))
         delta = time_since_seen(measured, mask, times, self.dtype.type(0).real.dtype).astype(self.dtype)
         source = last_true(measured)
         x_last = np.where(source >= 0, np.take_along_axis(x, np.maximum(source, 0), axis=1), self._mean)
@@ -104,11 +101,11 @@ class GRUD(Layer):
         a_h = self._product(delta.reshape(-1, D), W_h.T, self._param("decay_h_bias")).reshape(*mask.shape, H)
         read, imputed = impute(x, measured, x_last, self._mean, delta, self._param("decay_x_weight"),
                                self._param("decay_x_bias"), a_h)
-        read = masking.reference.select(read, mask)
-        y, (h_n,), run = RECURRENCES[self.backend].forward(self.cell, self._weights(), read, mask, [h0[0, 0]],
-                                                           caching=cache)
+        read = select(read, mask)
+        y, (h_n,), run = self._module("recurrence").forward(self.cell, self._weights(), read, mask, [h0],
+                                                            caching=cache)
         if masked_output == "hold":
-            y = masking.BACKENDS[self.backend].hold(y, mask)
+            y = self._module("masking").hold(y, mask)
         kept = Cache(self.identity, run, imputed, measured, source, mask, masked_output) if cache else None
         return Output(y, h_n[None, None].copy()), kept
 
@@ -129,8 +126,8 @@ class GRUD(Layer):
         dh_n = (np.zeros((1, 1, B, H), self.dtype) if dh_n is None else
                 floats("dh_n", dh_n, self.dtype, (1, 1, B, H), ("layers", "dirs", "B", "H")))
         if masked_output == "hold":
-            dy = masking.BACKENDS[self.backend].hold_backward(dy, mask)     # y = hold(y)
-        d_read, (dh0,), d_weights = RECURRENCES[self.backend].backward(run, dy, [dh_n[0, 0]])   # y, (h_n,), run = ...
+            dy = self._module("masking").hold_backward(dy, mask)                # y = hold(y)
+        d_read, (dh0,), d_weights = self._module("recurrence").backward(run, dy, [dh_n[0, 0]])  # y, (h_n,), run = ...
         dx, dx_last, dw_x, db_x, da_h = impute_backward(imputed, measured, d_read)      # read, imputed = impute(...)
         da_h, delta = da_h.reshape(-1, H), imputed.delta.reshape(-1, D)
         dW_h, db_h = self._product(da_h.T, delta), da_h.sum(axis=0)         # a_h = delta @ W_h.T + b_h
@@ -147,7 +144,7 @@ class GRUD(Layer):
         return cells.Weights(**arrays, own=nothing, W_hr=nothing)
 
     def _product(self, A, B, bias=None):
-        return PRODUCTS[self.backend].product(A, B, bias)
+        return self._module("matmul").product(A, B, bias)
 
     @property
     def _mean(self):

@@ -4,7 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural
+from .. import backends
+from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural, one_of
+from ..device import current
 from ..machine.locks import ForkSafeLock
 
 _adding = ForkSafeLock()        # one for all layers: it is held for the length of a few additions
@@ -25,7 +27,8 @@ class Layer:
                 stays true to the weights that made it, and a thread never sees half an array.
     grads       dict name -> array of the same shape.  ``backward`` adds to it; ``zero_grads`` clears it.
     dtype       of the parameters and of everything that goes in and comes out
-    backend     who computes: "cpu" (compiled) or "reference" (plain NumPy)
+    backend     who computes: "cpu" (compiled), "reference" (plain NumPy) or "gpu" (a CUDA GPU, float32 only)
+    backends        of which it may be one
     takes_mask      does forward take mask=?
     takes_training  does forward take training= and draw=, because it is random in training?
     takes_condition     does forward take condition=, an array (B,...), and condition_mask= where the condition is a
@@ -34,7 +37,14 @@ class Layer:
     pools           is its output one for a sequence, (B,F), and no longer one for each step, (B,T,F)?
 
     A layer made of other layers names them in ``children``.
+
+    With backend="gpu" parameters, gradients and whatever comes out are DeviceArrays (``device/arrays.py``), and stay on
+    the GPU until somebody asks for them, as np.asarray(y) does.  What goes in may be a NumPy array, which is copied to
+    the GPU, or an array that is there already: a DeviceArray, or one of PyTorch or CuPy.  A new NumPy array may be put
+    in the place of a parameter too.  DeviceArrays are values: nobody here writes to one, ``backward`` puts new ones
+    into ``grads``, and users should not write to a parameter, a gradient, or a mask whose backward pass is to come.
     """
+    backends = backends.HOST
     takes_mask = False
     takes_training = False
     takes_condition = False
@@ -43,7 +53,11 @@ class Layer:
 
     def __init__(self, dtype, backend):
         self.dtype = dtype_of("dtype", dtype)
-        self.backend = backend
+        self.backend = one_of("backend", backend, self.backends)
+        if backend == "gpu":
+            if self.dtype != np.float32:
+                raise ValueError(f"dtype: expected 'float32' with backend='gpu', got {self.dtype.name!r}")
+            current()                                                       # raises NoGPU where there is none
         self.params = {}
         self.grads = {}
 
@@ -65,8 +79,9 @@ class Layer:
         return list(found.values())
 
     def state_dict(self):
-        """All parameters, dict name -> a copy of the array."""
-        return {prefix + name: p.copy() for prefix, layer in self.walk() for name, p in layer.params.items()}
+        """All parameters, dict name -> a copy of the array, NumPy's also where a GPU computes."""
+        return {prefix + name: layer.arrays.to_numpy(p)
+                for prefix, layer in self.walk() for name, p in layer.params.items()}
 
     def load_state_dict(self, state):
         """Take over the arrays of ``state``.  Names, shapes and dtypes must be those of ``state_dict()``.
@@ -78,18 +93,19 @@ class Layer:
         if extra := sorted(state.keys() - owners.keys()):
             raise KeyError(f"state: expected {sorted(owners)}, got also {extra}")
         for full_name, (layer, name) in owners.items():
-            _check_same_kind(f"state[{full_name!r}]", state[full_name], layer.params[name])
+            _check_same_kind(f"state[{full_name!r}]", state[full_name], layer.grads[name])
         for full_name, (layer, name) in owners.items():
-            layer.params[name] = frozen(state[full_name])
+            layer.params[name] = layer.arrays.frozen(state[full_name])
 
     def zero_grads(self):
         """Set every gradient to zero."""
         for _, layer in self.walk():
-            for g in layer.grads.values():
-                g.fill(0)
+            for name, g in layer.grads.items():
+                layer.grads[name] = layer.arrays.cleared(g)
 
     def astype(self, dtype):
-        """A copy of this layer that computes in another dtype; complex dtypes run on the reference backend.
+        """A copy of this layer that computes in another dtype.  Complex dtypes run on the reference backend, float64
+        of a layer on a GPU on the processor.
 
         Raises ValueError for a dtype that is neither float32, float64, complex64 nor complex128."""
         dtype = dtype_of("dtype", dtype, FLOATS + COMPLEX)
@@ -98,33 +114,46 @@ class Layer:
         return other
 
     def _cast(self, dtype):
+        params = {name: self.arrays.to_numpy(p) for name, p in self.params.items()}
         self.dtype = dtype
-        self.backend = "reference" if dtype.kind == "c" else self.backend
-        self.params = {name: frozen(p.astype(dtype)) for name, p in self.params.items()}
-        self.grads = {name: np.zeros(p.shape, dtype) for name, p in self.params.items()}
+        if dtype.kind == "c":
+            self.backend = "reference"
+        elif self.backend == "gpu" and dtype != np.float32:
+            self.backend = "cpu"
+        for name, p in params.items():
+            self._own(name, p)
         for child in self.children().values():
             child._cast(dtype)
 
     # ------------------------------------------------------------------------------------------------ for subclasses
 
+    def _module(self, package):
+        """The module of this package that computes for this layer: of ("matmul"), ``minilstm/matmul/cpu.py``."""
+        return backends.module(package, self.backend)
+
+    @property
+    def arrays(self):
+        """The module of ``minilstm/arrays`` that fits this layer."""
+        return backends.arrays(self.backend)
+
     def _own(self, name, array):
-        """Make ``array`` a parameter."""
-        self.params[name] = frozen(array.astype(self.dtype))
-        self.grads[name] = np.zeros_like(self.params[name])
+        """Make ``array``, NumPy's, a parameter."""
+        self.params[name] = self.arrays.frozen(array.astype(self.dtype))
+        self.grads[name] = self.arrays.nothing(array.shape, self.dtype)
 
     def _param(self, name):
         """A parameter, checked: somebody may have put another array in its place."""
         p = self.params[name]
         _check_same_kind(f"params[{name!r}]", p, self.grads[name])
-        if p.flags.writeable:
-            p = self.params[name] = frozen(p)
+        if not self.arrays.is_frozen(p):
+            p = self.params[name] = self.arrays.frozen(p)
         return p
 
     def _add_grads(self, gradients):
         """Add a dict of gradients to ``grads``, safe against another thread that does the same."""
         with _adding:
             for name, d in gradients.items():
-                self.grads[name] += d
+                self.grads[name] = self.arrays.accumulated(self.grads[name], d)
 
 
 class Counter:
@@ -171,18 +200,11 @@ def seed_of(rng):
     return None if rng is None else int(rng.integers(2**32))
 
 
-def frozen(array):
-    """A read-only copy."""
-    array = np.array(array, order="C")
-    array.flags.writeable = False
-    return array
-
-
 def _check_same_kind(name, came, model):
-    same_dtype = isinstance(came, np.ndarray) and came.dtype == model.dtype
+    same_dtype = isinstance(came, (np.ndarray, type(model))) and came.dtype == model.dtype
     if same_dtype and came.shape == model.shape:
         return
-    expected = f"expected a NumPy array {describe(model)}, got {describe(came)}"
+    expected = f"expected a NumPy array {model.dtype} {model.shape}, got {describe(came)}"
     if same_dtype:
         raise ValueError(f"{name}: {expected}")
     raise TypeError(f"{name}: {expected}; nothing is cast silently")

@@ -4,11 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe, flag, floats, one_of, positive
-from ..matmul import cpu, reference
+from .. import backends
+from ..arguments import describe, flag, positive
 from .layer import Layer, stream
-
-BACKENDS = {"reference": reference, "cpu": cpu}
 
 
 class Cache(NamedTuple):
@@ -26,11 +24,14 @@ class Linear(Layer):
     input_size    D
     output_size   F
     bias          without one, y = x @ weight.T
+    backend       "cpu", "reference" or "gpu", as for ``LSTM``
     seed          of the initial weights, Glorot uniform; None: all zero.  The bias begins at 0.
     """
 
+    backends = backends.NAMES
+
     def __init__(self, input_size, output_size, *, bias=True, dtype="float32", backend="cpu", seed=0):
-        super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
+        super().__init__(dtype, backend)
         self.input_size = D = positive("input_size", input_size)
         self.output_size = F = positive("output_size", output_size)
         rng = stream(seed, "Linear", D, F)
@@ -48,28 +49,25 @@ class Linear(Layer):
 
         Raises TypeError or ValueError where x has another dtype or width."""
         keeps = flag("cache", cache)
-        if not isinstance(x, np.ndarray) or x.ndim < 1:
-            raise TypeError(f"x: expected a {self.dtype} array (..., D={self.input_size}), got {describe(x)}")
-        leading = (None,) * (x.ndim - 1)
-        x = floats("x", x, self.dtype, (*leading, self.input_size), ("...",) * len(leading) + ("D",))
+        x = self.arrays.floats("x", x, self.dtype, (..., self.input_size), ("...", "D"))
         shape = (*x.shape[:-1], self.output_size)
         weight = self._param("weight")
         bias = self._param("bias") if "bias" in self.params else None
         rows = x.reshape(math.prod(x.shape[:-1]), self.input_size)
-        y = BACKENDS[self.backend].product(rows, weight.T, bias)
-        return y.reshape(shape), Cache(rows.copy(), weight, shape) if keeps else None
+        y = self._module("matmul").product(rows, weight.T, bias)
+        return y.reshape(shape), Cache(self.arrays.copy_of(rows), weight, shape) if keeps else None
 
     def backward(self, cache, dy):
         """dy (...,F), the gradient of y -> dx (...,D); adds to ``grads``."""
         if not isinstance(cache, Cache):
             raise TypeError(f"cache: expected what forward returned beside its output, got {describe(cache)}")
         x, weight, shape = cache
-        product = BACKENDS[self.backend].product
-        dy = floats("dy", dy, self.dtype, shape, ("...",) * (len(shape) - 1) + ("F",))
+        product = self._module("matmul").product
+        dy = self.arrays.floats("dy", dy, self.dtype, shape, ("...",) * (len(shape) - 1) + ("F",))
         dy = dy.reshape(len(x), self.output_size)
         dx = product(dy, weight)                        # y = x @ weight.T + bias
         gradients = {"weight": product(dy.T, x)}        # y = x @ weight.T + bias
         if "bias" in self.params:
-            gradients["bias"] = dy.sum(axis=0)          # y = x @ weight.T + bias
+            gradients["bias"] = self.arrays.column_sums(dy)     # y = x @ weight.T + bias
         self._add_grads(gradients)
         return dx.reshape(*shape[:-1], self.input_size)

@@ -41,7 +41,10 @@ class LSTM(Recurrent):
                     whole sequence; of a unit of h, or of c, to stay as it was in one step (``noise.py``).  Nothing is
                     drawn outside training
     dtype           "float32" or "float64"
-    backend         "cpu" (compiled) or "reference" (plain NumPy)
+    backend         "cpu" (compiled), "reference" (plain NumPy) or "gpu" (a CUDA GPU, float32 only).  On a GPU inputs
+                    may be NumPy arrays or arrays that are there already, outputs and gradients are DeviceArrays
+                    (``layer.py``).  layer_norm, proj_size, recurrent_dropout and zoneout are not for it: forward raises
+                    ValueError
     seed            of the initial weights: Glorot uniform W, orthogonal U, forget bias and gains 1, all else 0; None:
                     all 0.  Also of what is drawn in training.  Layers of one kind, size and seed begin with the same
                     weights: give those of one model different seeds.

@@ -7,8 +7,6 @@
 
 The names are Keras'.  With one direction y is that half, whatever the rule.
 """
-import numpy as np
-
 RULES = ("concat", "sum", "ave", "mul")
 
 
@@ -17,21 +15,22 @@ def width(rule, directions, H):
     return directions * H if rule == "concat" else H
 
 
-def merge(rule, halves):
-    """halves: one (B,T,H) for each direction -> y; of one half it is that array itself."""
+def merge(arrays, rule, halves):
+    """arrays: a module of ``minilstm/arrays``; halves: one (B,T,H) for each direction -> y; of one half it is that
+    array itself."""
     if len(halves) == 1:
         return halves[0]
     y_f, y_b = halves
     if rule == "concat":
-        return np.concatenate([y_f, y_b], axis=2)
+        return arrays.side_by_side([y_f, y_b])
     if rule == "sum":
-        return y_f + y_b
+        return arrays.add(y_f, y_b)
     if rule == "ave":
-        return (y_f + y_b) * y_f.dtype.type(0.5)
-    return y_f * y_b
+        return arrays.scaled(arrays.add(y_f, y_b), 0.5)
+    return arrays.multiply(y_f, y_b)
 
 
-def merge_backward(rule, halves, dy):
+def merge_backward(arrays, rule, halves, dy):
     """The gradients of the halves, a list, each contiguous.  Only "mul" looks at the halves; the others need their
     number."""
     if len(halves) == 1:
@@ -39,9 +38,9 @@ def merge_backward(rule, halves, dy):
     y_f, y_b = halves
     H = dy.shape[2] // 2
     if rule == "concat":
-        return [np.ascontiguousarray(d) for d in (dy[:, :, :H], dy[:, :, H:])]      # y = [y_f, y_b]
+        return [arrays.columns(dy, 0, H), arrays.columns(dy, H, 2 * H)]             # y = [y_f, y_b]
     if rule == "sum":
         return [dy, dy]                                                             # y = y_f + y_b
     if rule == "ave":
-        return [dy * dy.dtype.type(0.5)] * 2                                        # y = (y_f + y_b) / 2
-    return [dy * y_b, dy * y_f]                                                     # y = y_f * y_b
+        return [arrays.scaled(dy, 0.5)] * 2                                         # y = (y_f + y_b) / 2
+    return [arrays.multiply(dy, y_b), arrays.multiply(dy, y_f)]                     # y = y_f * y_b

@@ -10,7 +10,8 @@
 Outside training nothing is drawn: dropout is then absent, and zoneout takes its mean, s = p * s_prev + (1 - p) * s_new.
 
 Numbers are drawn for real steps alone, so padding changes none.  Each kind has a stream of its own, and each call in
-training is a draw with a number, so that any call can be repeated.
+training is a draw with a number, so that any call can be repeated.  They are drawn on the host, by NumPy: a layer on a
+GPU gets copies, and the same numbers as any other.
 """
 import numpy as np
 
@@ -35,9 +36,10 @@ class Noise:
         return {"dropout": self.dropout, "recurrent_dropout": self.recurrent_dropout,
                 **{f"zoneout_{state}": p for state, p in self.zoneout.items()}}
 
-    def draw(self, mask, dtype, training, number):
-        """-> Drawn.  ``number``: of the draw; None takes the next one."""
-        return Drawn(self, mask, dtype, number_of_draw(training, number, self.counter))
+    def draw(self, mask, dtype, training, number, arrays):
+        """-> Drawn.  ``number``: of the draw; None takes the next one.  arrays: the module of ``minilstm/arrays`` that
+        mask is one of, and what is drawn will be."""
+        return Drawn(self, mask, dtype, number_of_draw(training, number, self.counter), arrays)
 
 
 def number_of_draw(training, number, counter):
@@ -52,12 +54,14 @@ def number_of_draw(training, number, counter):
 class Drawn:
     """One draw: every call of a method gives the arrays for the next layer or direction; None stands for no effect."""
 
-    def __init__(self, noise, mask, dtype, number):
-        self.noise, self.mask, self.dtype, self.training = noise, mask, dtype, number is not None
+    def __init__(self, noise, mask, dtype, number, arrays):
+        self.noise, self.dtype, self.arrays, self.training = noise, dtype, arrays, number is not None
         chances = {"dropout": noise.dropout, "recurrent dropout": noise.recurrent_dropout,
                    **{f"zoneout of {state}": max(noise.zoneout.values()) for state in noise.zoneout}}
         self.streams = {kind: stream(noise.seed, kind, *noise.identity, number)
                         for kind, chance in chances.items() if chance and self.training}
+        self.shape = mask.shape
+        self.mask = arrays.to_numpy(mask) if self.streams else None
 
     def dropout(self, F):
         """(B,T,F) factors for y."""
@@ -72,20 +76,20 @@ class Drawn:
         read = self.mask.any(axis=1)
         factors = np.zeros((len(read), R), self.dtype)
         factors[read] = (self.streams["recurrent dropout"].random((np.count_nonzero(read), R)) >= p) / (1 - p)
-        return factors
+        return self.arrays.from_numpy(factors)
 
     def zoneout(self, widths):
         """For each state (B,T,width), the part of it that stays."""
         if not any(self.noise.zoneout.values()):
             return None
         if not self.training:
-            return tuple(np.full((*self.mask.shape, width), p, self.dtype)
+            return tuple(self.arrays.from_numpy(np.full((*self.shape, width), p, self.dtype))
                          for p, width in zip(self.noise.zoneout.values(), widths))
         return tuple(self._at_real_steps(f"zoneout of {state}", width, lambda u, p=p: u < p)
                      for (state, p), width in zip(self.noise.zoneout.items(), widths))
 
     def _at_real_steps(self, kind, width, factor_of):
         """factor_of(u) with u uniform in [0, 1) at real steps, 0 elsewhere."""
-        factors = np.zeros((*self.mask.shape, width), self.dtype)
+        factors = np.zeros((*self.shape, width), self.dtype)
         factors[self.mask] = factor_of(self.streams[kind].random((np.count_nonzero(self.mask), width)))
-        return factors
+        return self.arrays.from_numpy(factors)

@@ -40,7 +40,8 @@ class GRU(OneState):
     """Gated recurrent units over a batch of sequences.
 
     reset_after   True: the reset gate acts after the product with U, as in PyTorch and cuDNN (``cells/gru.py``);
-                  False: before it, as first published (``cells/gru_reset_before.py``), another function of its weights
+                  False: before it, as first published (``cells/gru_reset_before.py``), another function of its weights;
+                  not on a GPU
     layer_norm    sums normalised over the layer: ``cells/gru_layer_norm.py``; only with the reset after the product
     The other arguments are those of ``LSTM``."""
 

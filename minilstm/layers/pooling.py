@@ -3,8 +3,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import masking
-from ..arguments import describe, flag, floats, mask_of, one_of
+from .. import backends
+from ..arguments import describe, flag, one_of
 from .layer import Layer
 
 HOWS = ("last", "first", "ends", "mean", "sum", "max")
@@ -29,11 +29,12 @@ class Pooling(Layer):
     The functions are those of ``minilstm.masking``.  A model of layers in a row needs no mask behind a Pooling: there
     is no time any more.
     """
+    backends = backends.NAMES
     takes_mask = True
     pools = True
 
     def __init__(self, how, *, dtype="float32", backend="cpu"):
-        super().__init__(dtype, one_of("backend", backend, tuple(masking.BACKENDS)))
+        super().__init__(dtype, backend)
         self.how = one_of("how", how, HOWS)
 
     def arguments(self):
@@ -44,15 +45,16 @@ class Pooling(Layer):
         """x (B,T,F), mask (B,T) bool or lengths (B,), as for ``LSTM`` -> y (B,F), cache.
 
         Raises TypeError or ValueError for what does not fit, as for "ends" an odd F."""
-        x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "F"))
-        mask = mask_of(x, mask, lengths)
+        kernels, arrays = self._module("masking"), self.arrays
+        x = arrays.floats("x", x, self.dtype, (None, None, None), ("B", "T", "F"))
+        mask = arrays.mask_of(x, mask, lengths)
         keeps = flag("cache", cache)
-        kernels, half, source = masking.BACKENDS[self.backend], x.shape[2] // 2, None
+        F, source = x.shape[2], None
         if self.how == "ends":
-            if x.shape[2] % 2:
+            if F % 2:
                 raise ValueError(f"x: expected an even number of features, two halves of one size, got {describe(x)}")
-            y = np.concatenate([kernels.last_valid(np.ascontiguousarray(x[:, :, :half]), mask),
-                                kernels.first_valid(np.ascontiguousarray(x[:, :, half:]), mask)], axis=1)
+            y = arrays.side_by_side([kernels.last_valid(arrays.columns(x, 0, F // 2), mask),
+                                     kernels.first_valid(arrays.columns(x, F // 2, F), mask)])
         elif self.how == "max":
             y, source = kernels.masked_max(x, mask)
         else:
@@ -66,11 +68,12 @@ class Pooling(Layer):
         how, mask, source = cache
         if how != self.how:
             raise ValueError(f"cache: expected one of this layer, how={self.how!r}, got one of how={how!r}")
-        dy = floats("dy", dy, self.dtype, (len(mask), None), ("B", "F"))
-        kernels, half = masking.BACKENDS[self.backend], dy.shape[1] // 2
-        if how == "ends":
-            return np.concatenate([kernels.last_valid_backward(np.ascontiguousarray(dy[:, :half]), mask),
-                                   kernels.first_valid_backward(np.ascontiguousarray(dy[:, half:]), mask)], axis=2)
+        kernels, arrays = self._module("masking"), self.arrays
+        dy = arrays.floats("dy", dy, self.dtype, (len(mask), None), ("B", "F"))
+        F = dy.shape[1]
+        if how == "ends":                                   # y = side_by_side([last_valid(...), first_valid(...)])
+            return arrays.side_by_side([kernels.last_valid_backward(arrays.columns(dy, 0, F // 2), mask),
+                                        kernels.first_valid_backward(arrays.columns(dy, F // 2, F), mask)])
         if how == "max":
             if dy.shape != source.shape:
                 raise ValueError(f"dy: expected {self.dtype} {source.shape}, as y is, got {describe(dy)}")

@@ -3,16 +3,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import masking
-from ..arguments import flag, floats, mask_of, natural, one_of, positive
+from .. import backends
+from ..arguments import flag, natural, one_of, positive
 from ..cells import Weights
-from ..masking.reference import select
-from ..recurrence import cpu, reference
 from .layer import Layer, own_cache, stream
 from .merge import RULES, merge, merge_backward, width
 from .noise import Noise
-
-BACKENDS = {"reference": reference, "cpu": cpu}
 
 PARAMETERS = {"W": "weight_ih", "U": "weight_hh", "b_ih": "bias_ih", "b_hh": "bias_hh", "own": "own",
               "W_hr": "weight_hr"}          # a field of Weights -> its name in params, before _l0 or _l0_reverse
@@ -42,13 +38,14 @@ class Recurrent(Layer):
     with a projection weight_hr_l0 (R,H), proj_size.  What each unit of a cell has for itself is own_l0 (P,H), its rows
     in the order of ``cell.own``.
     """
+    backends = backends.NAMES
     takes_mask = True
     takes_training = True
 
     def __init__(self, cell, input_size, hidden_size, *, proj_size=0, num_layers, bidirectional, reverse, merge,
                  dropout, recurrent_dropout, zoneout, dtype, backend, seed):
         """zoneout: one probability for each of cell.states; all else as ``LSTM`` has it."""
-        super().__init__(dtype, one_of("backend", backend, tuple(BACKENDS)))
+        super().__init__(dtype, backend)
         self.cell = cell
         self.input_size = positive("input_size", input_size)
         self.hidden_size = positive("hidden_size", hidden_size)
@@ -78,10 +75,6 @@ class Recurrent(Layer):
                 for name, array in self._named(layer, direction, initial).items():
                     self._own(name, array)
 
-    @property
-    def _masking(self):
-        return masking.BACKENDS[self.backend]
-
     def arguments(self):
         """The arguments that build this layer again, but for dtype, backend and seed."""
         return {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
@@ -91,38 +84,37 @@ class Recurrent(Layer):
     def _forward(self, x, mask, lengths, initial, masked_output, training, draw, caching, row_biases=()):
         """initial: dict name -> (layers,dirs,B,R or H) or None, one for each state; row_biases: none, or for each
         direction one (B,G*H), for the first layer -> (y, final states), Cache."""
-        x = floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
-        mask = mask_of(x, mask, lengths)
+        recurrence, masking, arrays = self._module("recurrence"), self._module("masking"), self.arrays
+        x = arrays.floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
+        mask = arrays.mask_of(x, mask, lengths)
         one_of("masked_output", masked_output, ("zero", "hold"))
         flag("cache", caching)
         given = any(s is not None for s in initial.values())
+        read = arrays.rows_with_steps(mask) if given else None              # rows that are more than padding
         initial = self._states(initial, len(x))                             # copied by the loop over time
-        if given:
-            read = mask.any(axis=1)[:, None]                                # rows that are more than padding
-            initial = [not_infinite(s, read) for s in initial]
-        drawn = self.noise.draw(mask, self.dtype, training, draw)
-        y = not_infinite(x if not caching and mask.all() else select(x, mask))      # a cache keeps a copy of its own
-        finals = [np.empty_like(s) for s in initial]
+        drawn = self.noise.draw(mask, self.dtype, training, draw, arrays)
+        y = arrays.finite_or_nan(arrays.select(x, mask, copy=caching))      # a cache keeps a copy of its own
+        finals = [arrays.empty(s.shape, s.dtype) for s in initial]
         cache = Cache(self.identity, [], [], [], mask, masked_output)
         for layer in range(self.num_layers):
             runs, halves = [], []
             for k, direction in enumerate(self.directions):
                 row_bias = row_biases[k] if row_biases and layer == 0 else None
                 weights = self._weights(layer, direction)._replace(keep=drawn.keep(self.widths[0]), row_bias=row_bias)
-                half, states, run = BACKENDS[self.backend].forward(
-                    self.cell, weights, y, mask, [s[layer, k] for s in initial], direction.reverse,
-                    drawn.zoneout(self.widths), caching)
+                begin = [arrays.finite_or_nan(s[layer, k], read) if given else s[layer, k] for s in initial]
+                half, states, run = recurrence.forward(self.cell, weights, y, mask, begin, direction.reverse,
+                                                       drawn.zoneout(self.widths), caching)
                 for final, s in zip(finals, states):
-                    final[layer, k] = s
+                    arrays.copy_into(s, final[layer, k])
                 held = masked_output == "hold" and layer == self.num_layers - 1
-                halves.append(self._masking.hold(half, mask, direction.reverse) if held else half)
+                halves.append(masking.hold(half, mask, direction.reverse) if held else half)
                 runs.append(run)
             cache.runs.append(runs)
             cache.halves.append(halves if self.merge == "mul" else [None] * len(halves))
-            y = merge(self.merge, halves)
+            y = merge(arrays, self.merge, halves)
             cache.dropped.append(drawn.dropout(self.output_size) if layer < self.num_layers - 1 else None)
             if cache.dropped[layer] is not None:
-                y = y * cache.dropped[layer]
+                y = arrays.multiply(y, cache.dropped[layer])
         return (y, *finals), cache if caching else None
 
     def _backward(self, cache, dy, d_finals):
@@ -131,29 +123,31 @@ class Recurrent(Layer):
         _, runs, halves, dropped, mask, masked_output = own_cache(cache, Cache, self.identity)
         if dy is None and all(d is None for d in d_finals.values()):
             raise ValueError(f"dy, {', '.join(d_finals)}: expected at least one gradient, got None for each")
+        recurrence, masking, arrays = self._module("recurrence"), self._module("masking"), self.arrays
         B, T = mask.shape
         width = ("dirs*" if self.merge == "concat" else "") + ("R" if self.proj_size else "H")
         shape, letters = (B, T, self.output_size), ("B", "T", width)
-        dy = np.zeros(shape, self.dtype) if dy is None else floats("dy", dy, self.dtype, shape, letters)
+        dy = (arrays.zeros(shape, self.dtype) if dy is None else
+              arrays.floats("dy", dy, self.dtype, shape, letters))
         d_finals = self._states(d_finals, B)
-        d_initials, d_row_biases = [np.empty_like(d) for d in d_finals], []
+        d_initials, d_row_biases = [arrays.empty(d.shape, d.dtype) for d in d_finals], []
         for layer in reversed(range(self.num_layers)):
             if dropped[layer] is not None:
-                dy = dy * dropped[layer]                                    # y = y * dropped
+                dy = arrays.multiply(dy, dropped[layer])                    # y = y * dropped
             dx = None
             held = masked_output == "hold" and layer == self.num_layers - 1
             if self.merge == "mul" and not held:
-                dy = select(dy, mask)                                       # which is not read, but 0 * inf would warn
-            d_halves = merge_backward(self.merge, halves[layer], dy)        # y = merge(halves)
+                dy = arrays.select(dy, mask)                                # which is not read, but 0 * inf would warn
+            d_halves = merge_backward(arrays, self.merge, halves[layer], dy)        # y = merge(halves)
             for k, direction in enumerate(self.directions):
                 dh = d_halves[k]
                 if held:
-                    dh = self._masking.hold_backward(dh, mask, direction.reverse)       # half = hold(h)
-                dx_k, d_initial, d_weights = BACKENDS[self.backend].backward(
+                    dh = masking.hold_backward(dh, mask, direction.reverse)       # half = hold(h)
+                dx_k, d_initial, d_weights = recurrence.backward(
                     runs[layer][k], dh, [d[layer, k] for d in d_finals])
-                dx = dx_k if dx is None else dx + dx_k                      # both directions read the same x
+                dx = dx_k if dx is None else arrays.add(dx, dx_k)           # both directions read the same x
                 for total, d in zip(d_initials, d_initial):
-                    total[layer, k] = d
+                    arrays.copy_into(d, total[layer, k])
                 self._add_grads(self._named(layer, direction, d_weights))
                 d_row_biases += [] if d_weights.row_bias is None else [d_weights.row_bias]
             dy = dx                                                         # x of this layer is y of the one below
@@ -171,7 +165,7 @@ class Recurrent(Layer):
 
     def _weights(self, layer, direction):
         """The reverse of ``_named``, from the parameters of this layer."""
-        nothing = np.zeros((0, self.hidden_size), self.dtype)
+        nothing = self.arrays.nothing((0, self.hidden_size), self.dtype)
         arrays = {field: self._param(name) for field, name in self._names(layer, direction).items()}
         return Weights(**{"own": nothing, "W_hr": nothing} | arrays)
 
@@ -180,18 +174,9 @@ class Recurrent(Layer):
         found = []
         for (name, state), size, letter in zip(given.items(), self.widths, "RH" if self.proj_size else "HH"):
             shape = (self.num_layers, len(self.directions), B, size)
-            found.append(np.zeros(shape, self.dtype) if state is None else
-                         floats(name, state, self.dtype, shape, ("layers", "dirs", "B", letter)))
+            found.append(self.arrays.zeros(shape, self.dtype) if state is None else
+                         self.arrays.floats(name, state, self.dtype, shape, ("layers", "dirs", "B", letter)))
         return found
-
-
-def not_infinite(array, where=True):
-    """NaN in place of infinity, which would only saturate the gates, so that nobody would see it.  The array itself if
-    its sum is finite: then so is every number in it."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(array.sum()):
-            return array
-    return np.where(np.isinf(array) & where, array.dtype.type(np.nan), array)
 
 
 def initial_weights(cell, D, H, R, rng):

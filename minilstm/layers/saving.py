@@ -19,12 +19,13 @@ from pathlib import Path
 import safetensors
 import safetensors.numpy
 
+from .. import backends
 from ..arguments import dtype_of, natural, one_of
 from .attention import Attention, AttentionPooling
 from .embedding import Embedding
 from .gru_d import GRUD
 from .layer import Layer
-from .linear import BACKENDS, Linear
+from .linear import Linear
 from .lstm import LSTM
 from .one_state import GRU, RNN
 from .pooling import Pooling
@@ -74,7 +75,7 @@ def load(path, backend="cpu"):
 
     Raises FormatError, which says what is wrong with the file, OSError where it cannot be read, ValueError for a
     backend that is none."""
-    one_of("backend", backend, tuple(BACKENDS))
+    one_of("backend", backend, backends.NAMES)
     path = os.fsdecode(path)
     with open(path, "rb") as file:          # a missing file is the OSError that everybody knows
         file.peek(1)

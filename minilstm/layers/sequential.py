@@ -1,6 +1,6 @@
 """Layers in a row: each reads what the one before it wrote."""
-from ..arguments import describe, flag, floats, mask_of
-from ..masking.reference import select
+from .. import backends
+from ..arguments import describe, flag
 from .layer import ConditionedGradients, Counter, Layer, first
 from .noise import number_of_draw
 
@@ -13,6 +13,7 @@ class Sequential(Layer):
     stand in ``layers``, with their ``params`` and ``grads``; ``state_dict`` names parameters by place:
     "0.weight_ih_l0", "1.bias".
     """
+    backends = backends.NAMES
     takes_mask = True
     takes_training = True
 
@@ -22,6 +23,9 @@ class Sequential(Layer):
                             f"got {[type(layer).__name__ for layer in layers]}")
         if len({layer.dtype for layer in layers}) > 1:
             raise ValueError(f"layers: expected one dtype, got {[str(layer.dtype) for layer in layers]}")
+        if len({layer.backend == "gpu" for layer in layers}) > 1:
+            raise ValueError("layers: expected all of them on the GPU or none, got "
+                             f"{[layer.backend for layer in layers]}")
         for place, (below, above) in enumerate(zip(layers, layers[1:]), start=1):
             gives, takes = getattr(below, "output_size", None), getattr(above, "input_size", None)
             if None not in (gives, takes) and gives != takes:
@@ -68,8 +72,9 @@ class Sequential(Layer):
             raise ValueError(f"condition: expected {expected}, got {', '.join(given) or None}{cure}")
         draw = number_of_draw(training, draw, self.counter)
         if mask is not None and not self.takes_categories:
-            x = floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
-            x = select(x, mask_of(x, mask, None))
+            x = self.arrays.floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
+            mask = self.arrays.mask_of(x, mask, None)
+            x = self.arrays.select(x, mask)
         caches = []
         for place, layer in enumerate(self.layers):
             options = {"mask": mask} if layer.takes_mask else {}

@@ -16,16 +16,20 @@ the other rows and the number of threads change no bit.  NaN at a real step is n
 feature.
 
 Arrays are float32 or float64, and results have the same dtype.  ``backend``: "cpu", compiled, or "reference", plain
-NumPy; both give the same bits.  Anything that does not fit raises a TypeError or ValueError that names the argument.
+NumPy; both give the same bits.  "gpu" takes float32 only, NumPy's arrays, which are copied there, and those on the GPU,
+and gives DeviceArrays.  Its bits are those of the others, but for sums and means, which are within one unit in the last
+place (``gpu.py`` names an exception).
+
+Anything that does not fit raises a TypeError or ValueError that names the argument.
 """
 import numbers
 
 import numpy as np
 
-from ..arguments import FLOATS, describe, flag, floats, one_of
-from . import cpu, reference
+from .. import backends
+from ..arguments import FLOATS, check_floats, describe, flag, floats, one_of
+from ..device import DeviceArray, to_device
 
-BACKENDS = {"reference": reference, "cpu": cpu}
 AXES = ("D", "TD", "BD", "BTD")                                         # that a feature mask may have
 
 
@@ -33,8 +37,8 @@ AXES = ("D", "TD", "BD", "BTD")                                         # that a
 
 def select(x, mask, *, backend="cpu"):
     """x (B,T,F) at the real steps, 0 at the others.  Its backward pass is itself: dx = select(dy, mask)."""
-    x = _floats("x", x, "BTF")
-    return _of(backend).select(x, _mask(mask, x))
+    x = _floats("x", x, "BTF", backend)
+    return _of(backend).select(x, _mask(mask, x, backend))
 
 
 def zero_input(x, mask, *, backend="cpu"):
@@ -56,133 +60,157 @@ def feature_mask(x, keep, fill=0, *, axes=None, backend="cpu"):
     A feature that is 0 everywhere is out of the net: the result is that of an input without it.  Where it is hidden at
     some steps only, 0 says "as 0", which is far from "as usual" for a feature whose mean is not 0 (``fill`` its mean
     then); and neither says "unknown": give the net ``keep`` as more input features for that."""
-    x = _floats("x", x, "BTD")
-    return _of(backend).feature_mask(x, _keep(keep, x, axes), _fill(fill, x))
+    x = _floats("x", x, "BTD", backend)
+    return _of(backend).feature_mask(x, _keep(keep, x, axes, backend), _fill(fill, x, backend))
 
 
 def feature_mask_backward(dy, keep, *, axes=None, backend="cpu"):
     """The reverse of ``feature_mask``.  dy (B,T,D) -> dx (B,T,D), 0 where ``keep`` is False."""
-    dy = _floats("dy", dy, "BTD")
-    return _of(backend).feature_mask_backward(dy, _keep(keep, dy, axes))
+    dy = _floats("dy", dy, "BTD", backend)
+    return _of(backend).feature_mask_backward(dy, _keep(keep, dy, axes, backend))
 
 
 def hold(y, mask, reverse=False, *, backend="cpu"):
     """y (B,T,F) at the real steps; at the others the last real y before, 0 where there is none.
 
     reverse: walk from the end to the beginning, as for the outputs of a net that does."""
-    y = _floats("y", y, "BTF")
-    return _of(backend).hold(y, _mask(mask, y), flag("reverse", reverse))
+    y = _floats("y", y, "BTF", backend)
+    return _of(backend).hold(y, _mask(mask, y, backend), flag("reverse", reverse))
 
 
 def hold_backward(d_held, mask, reverse=False, *, backend="cpu"):
     """The reverse of ``hold``.  d_held (B,T,F) -> dy (B,T,F): a real step gets the gradients of all its copies."""
-    d_held = _floats("d_held", d_held, "BTF")
-    return _of(backend).hold_backward(d_held, _mask(mask, d_held), flag("reverse", reverse))
+    d_held = _floats("d_held", d_held, "BTF", backend)
+    return _of(backend).hold_backward(d_held, _mask(mask, d_held, backend), flag("reverse", reverse))
 
 
 # ------------------------------------------------------------------------------------------------- one step for a row
 
 def first_valid(y, mask, *, backend="cpu"):
     """y (B,T,F) at the first real step of each row -> (B,F).  That is the last one for a net that walks in reverse."""
-    y = _floats("y", y, "BTF")
-    return _of(backend).first_valid(y, _mask(mask, y))
+    y = _floats("y", y, "BTF", backend)
+    return _of(backend).first_valid(y, _mask(mask, y, backend))
 
 
 def first_valid_backward(d_first, mask, *, backend="cpu"):
     """The reverse of ``first_valid``.  d_first (B,F) -> dy (B,T,F), 0 at all other steps."""
-    d_first = _floats("d_first", d_first, "BF")
-    return _of(backend).first_valid_backward(d_first, _mask(mask, d_first))
+    d_first = _floats("d_first", d_first, "BF", backend)
+    return _of(backend).first_valid_backward(d_first, _mask(mask, d_first, backend))
 
 
 def last_valid(y, mask, *, backend="cpu"):
     """y (B,T,F) at the last real step of each row -> (B,F).  ``y[:, -1]`` is padding in every row but the longest."""
-    y = _floats("y", y, "BTF")
-    return _of(backend).last_valid(y, _mask(mask, y))
+    y = _floats("y", y, "BTF", backend)
+    return _of(backend).last_valid(y, _mask(mask, y, backend))
 
 
 def last_valid_backward(d_last, mask, *, backend="cpu"):
     """The reverse of ``last_valid``.  d_last (B,F) -> dy (B,T,F), 0 at all other steps."""
-    d_last = _floats("d_last", d_last, "BF")
-    return _of(backend).last_valid_backward(d_last, _mask(mask, d_last))
+    d_last = _floats("d_last", d_last, "BF", backend)
+    return _of(backend).last_valid_backward(d_last, _mask(mask, d_last, backend))
 
 
 # ------------------------------------------------------------------------------------------------ all steps in one row
 
 def masked_sum(y, mask, *, backend="cpu"):
     """The sum of y (B,T,F) over the real steps of each row -> (B,F).  Added up in the order of time, in double
-    precision."""
-    y = _floats("y", y, "BTF")
-    return _of(backend).masked_sum(y, _mask(mask, y))
+    precision; on a GPU in float32, with all that the roundings leave out."""
+    y = _floats("y", y, "BTF", backend)
+    return _of(backend).masked_sum(y, _mask(mask, y, backend))
 
 
 def masked_sum_backward(d_sum, mask, *, backend="cpu"):
     """The reverse of ``masked_sum``.  d_sum (B,F) -> dy (B,T,F): the same at every real step."""
-    d_sum = _floats("d_sum", d_sum, "BF")
-    return _of(backend).masked_sum_backward(d_sum, _mask(mask, d_sum))
+    d_sum = _floats("d_sum", d_sum, "BF", backend)
+    return _of(backend).masked_sum_backward(d_sum, _mask(mask, d_sum, backend))
 
 
 def masked_mean(y, mask, *, backend="cpu"):
     """The mean of y (B,T,F) over the real steps of each row -> (B,F).  Added up as in ``masked_sum``."""
-    y = _floats("y", y, "BTF")
-    return _of(backend).masked_mean(y, _mask(mask, y))
+    y = _floats("y", y, "BTF", backend)
+    return _of(backend).masked_mean(y, _mask(mask, y, backend))
 
 
 def masked_mean_backward(d_mean, mask, *, backend="cpu"):
     """The reverse of ``masked_mean``.  d_mean (B,F) -> dy (B,T,F): the same share for every real step of a row."""
-    d_mean = _floats("d_mean", d_mean, "BF")
-    return _of(backend).masked_mean_backward(d_mean, _mask(mask, d_mean))
+    d_mean = _floats("d_mean", d_mean, "BF", backend)
+    return _of(backend).masked_mean_backward(d_mean, _mask(mask, d_mean, backend))
 
 
 def masked_max(y, mask, *, backend="cpu"):
     """The largest y (B,T,F) over the real steps of each row -> (B,F); and for the backward pass the step it stands at,
-    int64 (B,F), -1 in a row without a real step.
+    int64 (B,F), int32 on a GPU, -1 in a row without a real step.
 
     Of several equal ones it is the first step, which alone gets the gradient (PyTorch's ``amax`` shares it out; both
     are right, as the maximum has no derivative there).  A NaN counts as the largest of all."""
-    y = _floats("y", y, "BTF")
-    return _of(backend).masked_max(y, _mask(mask, y))
+    y = _floats("y", y, "BTF", backend)
+    return _of(backend).masked_max(y, _mask(mask, y, backend))
 
 
 def masked_max_backward(d_max, mask, source, *, backend="cpu"):
     """The reverse of ``masked_max``.  d_max (B,F), source (B,F) from ``masked_max`` -> dy (B,T,F), 0 but at the source
-    of each."""
-    d_max = _floats("d_max", d_max, "BF")
-    mask = _mask(mask, d_max)
-    return _of(backend).masked_max_backward(d_max, mask, _source(source, d_max, mask))
+    of each.  The check of ``source`` waits for a GPU; the layer ``Pooling``, which has its own, does without."""
+    d_max = _floats("d_max", d_max, "BF", backend)
+    mask = _mask(mask, d_max, backend)
+    return _of(backend).masked_max_backward(d_max, mask, _source(source, d_max, mask, backend))
 
 
 # ---------------------------------------------------------------------------------------------- what may be passed in
 
 def _of(backend):
-    return BACKENDS[one_of("backend", backend, tuple(BACKENDS))]
+    return backends.module("masking", one_of("backend", backend, backends.NAMES))
 
 
-def _floats(name, value, letters):
+def _found(name, value, backend):
+    """What is on the GPU already as a DeviceArray, for a backend that computes there; else the value itself."""
+    on_gpu = backends.module("arrays", "gpu").placed(name, value) if backend == "gpu" else None
+    return value if on_gpu is None else on_gpu
+
+
+def _is_array(value, backend):
+    return isinstance(value, (np.ndarray, DeviceArray) if backend == "gpu" else np.ndarray)
+
+
+def _own(array, backend):
+    """The array where and as the kernels take it.  On the host it is copied if it is not contiguous or not writable:
+    kernels are compiled for such arrays only."""
+    return to_device(array) if backend == "gpu" else np.require(array, requirements="CW")
+
+
+def _floats(name, value, letters, backend):
     """A float32 or float64 array with as many axes as letters, of any lengths."""
-    known = isinstance(value, np.ndarray) and value.dtype.name in FLOATS
-    if isinstance(value, np.ndarray) and not known:
+    value = _found(name, value, backend)
+    known = _is_array(value, backend) and value.dtype.name in FLOATS
+    if _is_array(value, backend) and not known:
         raise TypeError(f"{name}: expected float32 or float64 ({','.join(letters)}), got {describe(value)}; "
                         f"nothing is cast silently: pass {name}.astype('float32')")
-    return floats(name, value, value.dtype if known else "float32 or float64", (None,) * len(letters), letters)
+    if known and backend == "gpu" and value.dtype != np.float32:
+        raise ValueError(f"{name}: expected float32 only, with backend='gpu', got {describe(value)}; nothing is cast "
+                         f"silently: pass {name}.astype('float32')")
+    shape = (None,) * len(letters)
+    if known and isinstance(value, DeviceArray):
+        check_floats(name, value, value.dtype, shape, letters)
+        return value
+    return _own(floats(name, value, value.dtype if known else "float32 or float64", shape, letters), backend)
 
 
-def _mask(mask, of):
+def _mask(mask, of, backend):
     """mask (B,T), T being free where ``of`` is a (B,F) -> the same in contiguous memory."""
     B, T = of.shape[0], of.shape[1] if of.ndim == 3 else None
     wanted = f"(B={B}, T)" if T is None else f"(B={B}, T={T})"
-    _bool("mask", mask, wanted)
+    mask = _bool("mask", mask, wanted, backend)
     if mask.ndim != 2 or len(mask) != B or T not in (None, mask.shape[1]):
         cure = "; mask.T puts the batch first" if mask.ndim == 2 and mask.shape[::-1] == (B, T) else ""
         raise ValueError(f"mask: expected bool {wanted}, got {describe(mask)}{cure}")
-    return _own(mask)
+    return _own(mask, backend)
 
 
-def _keep(keep, x, axes):
+def _keep(keep, x, axes, backend):
     """-> bool, three axes, with 1 for an axis that ``keep`` does not have."""
     B, T, D = x.shape
     sizes = {"B": B, "T": T, "D": D}
     wanted = f"(D={D},), (B={B}, T={T}, D={D}), or two axes with axes='TD' or axes='BD'"
-    _bool("keep", keep, wanted)
+    keep = _bool("keep", keep, wanted, backend)
     if keep.ndim == 2 and axes is None:
         whole = " To hide whole steps, (B,T), call select." if keep.shape == (B, T) else ""
         raise ValueError(f"keep: {keep.shape} may be (T,D) or (B,D): say axes='TD' (T={T}, D={D}; the same in every "
@@ -192,12 +220,14 @@ def _keep(keep, x, axes):
         if axes is not None:
             wanted = "(" + ", ".join(f"{letter}={sizes[letter]}" for letter in letters) + f") for axes={axes!r}"
         raise ValueError(f"keep: expected bool {wanted}, got {describe(keep)}")
-    return _own(keep).reshape([sizes[letter] if letter in letters else 1 for letter in "BTD"])
+    return _own(keep, backend).reshape(tuple(sizes[letter] if letter in letters else 1 for letter in "BTD"))
 
 
-def _fill(fill, x):
+def _fill(fill, x, backend):
     """-> (D,) in the dtype of x."""
     D = x.shape[2]
+    fill = _found("fill", fill, backend)
+    fill = np.asarray(fill) if backend == "gpu" and isinstance(fill, DeviceArray) else fill
     if isinstance(fill, np.ndarray) and fill.ndim:
         fill = floats("fill", fill, x.dtype, (D,), "D")
     elif isinstance(fill, bool) or not isinstance(fill, numbers.Real):
@@ -206,26 +236,26 @@ def _fill(fill, x):
         filled = np.full(D, fill, x.dtype)
     if not np.isfinite(filled).all():
         raise ValueError(f"fill: expected finite {x.dtype}, got {fill!r}")
-    return filled
+    return _own(filled, backend)
 
 
-def _source(source, d_max, mask):
-    """-> (B,F) int64, each -1 or a real step."""
-    if not isinstance(source, np.ndarray) or source.dtype != np.int64 or source.shape != d_max.shape:
-        raise TypeError(f"source: expected int64 {d_max.shape}, as masked_max returns it, got {describe(source)}")
-    real = np.pad(mask, ((0, 0), (0, 1)), constant_values=True)         # -1 is the last column
-    inside = (source >= -1) & (source < mask.shape[1])
-    if not inside.all() or not np.take_along_axis(real, source, axis=1).all():
+def _source(source, d_max, mask, backend):
+    """-> (B,F) int64, int32 on a GPU, each -1 or a real step."""
+    source = _found("source", source, backend)
+    dtype = np.dtype("int32" if backend == "gpu" else "int64")
+    if not _is_array(source, backend) or source.dtype != dtype or source.shape != d_max.shape:
+        raise TypeError(f"source: expected {dtype} {d_max.shape}, as masked_max returns it, got {describe(source)}")
+    steps = np.asarray(source)
+    real = np.pad(np.asarray(mask), ((0, 0), (0, 1)), constant_values=True)         # -1 is the last column
+    inside = (steps >= -1) & (steps < mask.shape[1])
+    if not inside.all() or not np.take_along_axis(real, steps, axis=1).all():
         raise ValueError("source: expected steps that are real in mask, or -1, as masked_max returns them for it")
-    return _own(source)
+    return _own(source, backend)
 
 
-def _bool(name, value, wanted):
-    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray) or value.dtype != bool:
+def _bool(name, value, wanted, backend):
+    value = _found(name, value, backend)
+    if not _is_array(value, backend) or isinstance(value, np.ma.MaskedArray) or value.dtype != bool:
         cure = f"; np.array({name}, dtype=bool) makes one where non-zero means real" if value is not None else ""
         raise TypeError(f"{name}: expected a bool array {wanted}, True = real, got {describe(value)}{cure}")
-
-
-def _own(array):
-    """The array, or a copy if it is not contiguous or not writable: kernels are compiled for such arrays only."""
-    return np.require(array, requirements="CW")
+    return value

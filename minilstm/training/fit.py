@@ -1,6 +1,7 @@
 """The training loop: shuffle, batch, forward, loss, backward, clip, step."""
 import inspect
 import math
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -8,9 +9,9 @@ from tqdm import tqdm
 from ..arguments import describe, natural, positive
 from ..layers.layer import first
 from ..sequences import batches
-from .clipping import clip_global_norm
 from .losses import mean_squared_error
 from .optimizers import Adam
+from .watch import DeviceWatch, Watch
 
 
 def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared_error, loss_mask=None, optimizer=None,
@@ -20,7 +21,7 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     model        a Layer, such as Sequential: forward(x) -> (y, cache), backward(cache, dy); forward is also given mask=
                  and training=True where ``takes_mask`` and ``takes_training`` say that it takes them
     x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch; x (N,T) for a model that takes
-                 categories, target (N,F) for one that pools
+                 categories, target (N,F) for one that pools; integers, one for a step, have no axis F
                  x may hold NaN if the model reads it so, as GRUD does
                  For a model that takes more than x: a dict of arrays (N,...) in place of x, which go to forward by
                  their names: {"x": x, "condition": c}.  Without "x" among them N and T are those of target
@@ -36,34 +37,53 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     The loss of an epoch is the mean over all steps, or sequences, that count, while the weights move from batch to
     batch.  A batch with none is passed over.
 
+    A model on a GPU has its data copied there once, if they are not there already, and nothing comes back but the
+    losses of an epoch when it is over.  ``loss`` is then given DeviceArrays.
+
     Raises TypeError or ValueError for data that do not fit together, FloatingPointError when a loss or a gradient is
     not finite, before it is put to use: the parameters are then those before that batch."""
     epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
+    arrays = model.arrays
     inputs = x if isinstance(x, dict) else {"x": x}
-    counts = _checked(model, inputs, {"target": target, "mask": mask, "loss_mask": loss_mask})
-    optimizer = optimizer or Adam()
+    data = Data(inputs, target, mask, loss_mask).each(arrays.adopted)
+    counts = _checked(model, data)
+    data = data._replace(counts=counts).each(arrays.data)
+    optimizer, limit = optimizer or Adam(), math.inf if clip_norm is None else clip_norm
+    watching = DeviceWatch if model.backend == "gpu" else Watch
     rng = np.random.default_rng(natural("seed", seed))
     history = []
     with tqdm(total=epochs, desc="training", unit="epoch", disable=None if progress else True) as bar:
-        for epoch in range(epochs):
-            total = 0
-            for rows in batches(len(target), batch_size, seed=rng):
-                steps = counts[rows].sum()
-                if steps:
-                    batch = ({name: array[rows] for name, array in inputs.items()}, target[rows],
-                             None if mask is None else mask[rows], counts[rows])
-                    try:
-                        total += steps * _train_on(model, *batch, loss, optimizer, clip_norm)
-                    except FloatingPointError as error:
-                        raise FloatingPointError(f"epoch {epoch + 1}, sequences {rows.tolist()}: {error}") from None
+        for epoch in range(1, epochs + 1):
+            found = [rows for rows in batches(len(target), batch_size, seed=rng) if counts[rows].any()]
+            watch = watching(epoch, found, lambda rows: _why(data.each(lambda _, a: arrays.to_numpy(a)[rows])))
+            for rows in watch.rows():
+                batch = data.each(lambda _, array: arrays.take(array, rows))
+                _train_on(model, batch, loss, optimizer, limit, watch)
+            total = sum(counts[rows].sum() * value for rows, value in zip(found, watch.read()))
             history.append(float(total / max(1, counts.sum())))
             bar.set_postfix(loss=f"{history[-1]:.4g}")
             bar.update()
     return history
 
 
-def _checked(model, inputs, data):
-    """Do the arrays fit together?  -> what counts of the target: steps (N,T) bool, or sequences (N,)."""
+class Data(NamedTuple):
+    """Of all N sequences, or of those in a batch."""
+    inputs: dict                    # name -> (N,...)
+    target: np.ndarray
+    mask: np.ndarray | None         # (N,T)
+    counts: np.ndarray | None       # (N,T) or (N,): of the target, what is given as loss_mask, and later what counts
+
+    def each(self, function):
+        """function(name, array) in place of every array."""
+        others = zip(("target", "mask", "loss_mask"), self[1:])
+        return Data({name: function(name, array) for name, array in self.inputs.items()},
+                    *(None if array is None else function(name, array) for name, array in others))
+
+
+def _checked(model, data):
+    """Do the arrays fit together?  -> what counts of the target: steps (N,T) bool, or sequences (N,); NumPy's."""
+    inputs, known, kinds = data.inputs, model.arrays.KNOWN, model.arrays.KINDS
+    data = {"target": data.target, "mask": data.mask, "loss_mask": data.counts}
     if own := sorted(inputs.keys() & {"training", "draw", "cache", *(("mask",) if model.takes_mask else ())}):
         raise ValueError(f"x: expected a dict without {', '.join(own)}, which fit passes itself")
     if model.takes_mask and "lengths" in inputs:
@@ -78,10 +98,11 @@ def _checked(model, inputs, data):
     data = {leader: (inputs | data)[leader]} | data
     for name, array in data.items():
         is_mask = name.endswith("mask")
-        if not (isinstance(array, np.ndarray) and (array.dtype == bool or not is_mask) or is_mask and array is None):
-            raise TypeError(f"{name}: expected a NumPy array{' of bool' * is_mask}, got {describe(array)}")
+        if not (isinstance(array, known) and (array.dtype == bool or not is_mask) or is_mask and array is None):
+            raise TypeError(f"{name}: expected {kinds}{' of bool' * is_mask}, got {describe(array)}")
         times = 1 if model.pools and name in ("target", "loss_mask") else 2     # axes that are as in the leader
-        axes = ("N", "T")[:times] + (() if is_mask or name == "x" and model.takes_categories else ("...",))
+        is_class = name == "target" and array.dtype.kind in "iu" or name == "x" and model.takes_categories
+        axes = ("N", "T")[:times] + (() if is_mask or is_class else ("...",))
         times = 1 if model.pools and leader == "target" else times
         if array is not None and (array.ndim != len(axes) or array.shape[:times] != data[leader].shape[:times]
                                   or len(array) == 0):
@@ -90,13 +111,14 @@ def _checked(model, inputs, data):
                              f"{_cure(name, array, axes, model)}")
     target, mask, loss_mask = data["target"], data["mask"], data["loss_mask"]
     for name, array in inputs.items():
-        if not isinstance(array, np.ndarray) or array.shape[:1] != target.shape[:1]:
-            error = ValueError if isinstance(array, np.ndarray) else TypeError
-            raise error(f"{name}: expected a NumPy array (N={len(target)},...), got {describe(array)}")
+        if not isinstance(array, known) or array.shape[:1] != target.shape[:1]:
+            error = ValueError if isinstance(array, known) else TypeError
+            raise error(f"{name}: expected {kinds} (N={len(target)},...), got {describe(array)}")
     counts = np.ones(target.shape[:1 if model.pools else 2], bool)
     if mask is not None:
+        mask = np.asarray(mask)
         counts = mask.any(axis=1) if model.pools else mask
-    return counts if loss_mask is None else counts & loss_mask
+    return counts if loss_mask is None else counts & np.asarray(loss_mask)
 
 
 def _cure(name, array, axes, model):
@@ -107,8 +129,9 @@ def _cure(name, array, axes, model):
     return ""
 
 
-def _why(inputs, target, counts):
+def _why(batch):
     """A loss that is not finite: are the data to blame?"""
+    inputs, target, _, counts = batch
     if target.dtype.kind == "f" and not np.isfinite(target[counts]).all():
         return "; target has NaN or infinity where it counts: leave these out by loss_mask="
     for name, array in inputs.items():
@@ -117,15 +140,13 @@ def _why(inputs, target, counts):
     return ""
 
 
-def _train_on(model, inputs, target, mask, counts, loss, optimizer, clip_norm):
-    options = {"mask": mask} if model.takes_mask else {}
+def _train_on(model, batch, loss, optimizer, limit, watch):
+    options = {"mask": batch.mask} if model.takes_mask else {}
     options |= {"training": True} if model.takes_training else {}
-    out, cache = model.forward(**inputs, **options)
-    value, dy = loss(first(out), target, counts)
-    if not np.isfinite(value):
-        raise FloatingPointError(f"the loss is {value}{_why(inputs, target, counts)}")
+    out, cache = model.forward(**batch.inputs, **options)
+    value, dy = loss(first(out), batch.target, batch.counts)
+    watch.see(value)
     model.zero_grads()
     model.backward(cache, dy)
-    clip_global_norm(model, math.inf if clip_norm is None else clip_norm)
+    watch.clip(model, limit)
     optimizer.step(model)
-    return value

@@ -1,8 +1,11 @@
 """Optimizers: from gradients to new parameters."""
+import math
 import weakref
 
 import numpy as np
 
+from .. import backends
+from ..cells.activations import formula
 from ..machine.kernel import kernel
 
 
@@ -33,6 +36,8 @@ class Adam:
     def step(self, model):
         """Move every parameter of ``model`` by one step along its gradient; the gradients stay as they are.
 
+        On a GPU a gradient that is NaN moves nothing: ``clip_global_norm`` makes it so, where others raise an error.
+
         Raises ValueError for another model than that of the first step."""
         if self._model is None:
             self._model = weakref.ref(model)
@@ -41,24 +46,36 @@ class Adam:
         self.t += 1
         for prefix, layer in model.walk():
             for name, g in layer.grads.items():
-                layer.params[name] = self._moved(prefix + name, layer.params[name], g)
+                full_name = prefix + name
+                if full_name not in self.means:
+                    self.means[full_name] = tuple(layer.arrays.zeros(g.shape, g.dtype) for _ in "mv")
+                adam = backends.module("training", "gpu").adam if layer.backend == "gpu" else _adam
+                layer.params[name] = adam(layer._param(name), g, *self.means[full_name], *self._numbers(g.dtype.type))
 
-    def _moved(self, full_name, p, g):
+    def _numbers(self, number):
+        """What ``moved_by_adam`` needs besides arrays."""
         beta1, beta2 = self.betas
-        if full_name not in self.means:
-            self.means[full_name] = np.zeros_like(g), np.zeros_like(g)
-        moved = np.empty_like(p)
-        arrays = (array.ravel() for array in (p, g, *self.means[full_name], moved))     # views of contiguous arrays
-        numbers = (1 - beta1, 1 - beta2, self.rate / (1 - beta1**self.t), 1 / (1 - beta2**self.t), self.epsilon)
-        _adam(*arrays, *map(p.dtype.type, numbers))
-        moved.flags.writeable = False
-        return moved
+        return map(number, (1 - beta1, 1 - beta2, self.rate / (1 - beta1**self.t), 1 / (1 - beta2**self.t),
+                            self.epsilon))
+
+
+@formula
+def moved_by_adam(p, g, m, v, part1, part2, rate, per_bias, epsilon):
+    """One step for one number -> p, m, v; 1 - beta in part1, part2, and divided by 1 - beta**t what is so above."""
+    m = m + part1 * (g - m)
+    v = v + part2 * (g * g - v)
+    return p - rate * m / (math.sqrt(v * per_bias) + epsilon), m, v
+
+
+def _adam(p, g, m, v, *numbers):
+    """One step for the numbers of one array -> p, a new array that is read-only; m and v are written to."""
+    moved = np.empty_like(p)
+    _move(*(array.ravel() for array in (p, g, m, v, moved)), *numbers)         # views of contiguous arrays
+    moved.flags.writeable = False
+    return moved
 
 
 @kernel
-def _adam(p, g, m, v, moved, part1, part2, rate, per_bias, epsilon):
-    """One step for the numbers of one array; 1 - beta in part1, part2, and divided by 1 - beta**t what is so above."""
+def _move(p, g, m, v, moved, part1, part2, rate, per_bias, epsilon):
     for j in range(p.size):
-        m[j] += part1 * (g[j] - m[j])
-        v[j] += part2 * (g[j] * g[j] - v[j])
-        moved[j] = p[j] - rate * m[j] / (np.sqrt(v[j] * per_bias) + epsilon)
+        moved[j], m[j], v[j] = moved_by_adam(p[j], g[j], m[j], v[j], part1, part2, rate, per_bias, epsilon)

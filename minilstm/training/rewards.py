@@ -30,7 +30,7 @@ from ..masking.reference import select
 from .clipping import clip_global_norm
 from .losses import mean_squared_error
 from .optimizers import Adam
-from .policy import log_softmax, log_softmax_backward
+from .softmax import log_softmax, log_softmax_backward
 
 
 class Episodes(NamedTuple):

@@ -1,0 +1,76 @@
+"""Are loss and gradients of each batch finite?  On the host that is seen at once; on a GPU it is noted there, and seen
+when the epoch is over, so that no batch waits for an answer."""
+import math
+
+import numpy as np
+
+from .. import backends
+from .clipping import clip_global_norm
+
+
+class Watch:
+    """Over one epoch of a model on the host.  epoch: its number, from 1 on; batches: a list of index arrays; why(rows):
+    what in the data of these sequences may have been the reason, for messages."""
+
+    def __init__(self, epoch, batches, why):
+        self.epoch, self.batches, self.why = epoch, batches, why
+        self.losses = []
+
+    def rows(self):
+        """The batches, as ``take`` wants them."""
+        return self.batches
+
+    def see(self, loss):
+        """The loss of the next batch, before it is put to use."""
+        self.losses.append(loss)
+        if not np.isfinite(loss):
+            self.fail_of_loss(len(self.losses) - 1, loss)
+
+    def clip(self, model, limit):
+        """The gradients that belong to that loss, before they are."""
+        try:
+            clip_global_norm(model, limit)
+        except FloatingPointError as error:
+            self.fail(len(self.losses) - 1, str(error))
+
+    def read(self):
+        """-> the losses of all batches."""
+        return self.losses
+
+    def fail_of_loss(self, k, loss):
+        self.fail(k, f"the loss is {loss}{self.why(self.batches[k])}")
+
+    def fail(self, k, message):
+        raise FloatingPointError(f"epoch {self.epoch}, sequences {self.batches[k].tolist()}: {message}") from None
+
+
+class DeviceWatch(Watch):
+    """The same on a GPU: a batch that is not finite moves nothing, nor does any after it, and ``read`` fails."""
+
+    def __init__(self, epoch, batches, why):
+        super().__init__(epoch, batches, why)
+        self.notes = backends.module("training", "gpu").Notes(len(batches))
+        self.loss = None
+
+    def rows(self):
+        arrays = backends.arrays("gpu")
+        order, first = arrays.integers("rows", np.concatenate(self.batches)), 0
+        for rows in self.batches:
+            yield order.part(first, first + len(rows))
+            first += len(rows)
+
+    def see(self, loss):
+        on_gpu = hasattr(loss, "copy_to_host")
+        self.loss = loss if on_gpu else backends.arrays("gpu").from_numpy(np.array([loss], "float32"))
+
+    def clip(self, model, limit):
+        self.notes.clip([layer for _, layer in model.walk()], limit, self.loss)
+
+    def read(self):
+        losses, norms = self.notes.read()
+        for k, (loss, norm) in enumerate(zip(losses, norms)):
+            if not math.isfinite(loss):
+                self.fail_of_loss(k, loss)
+            if not math.isfinite(norm):
+                self.fail(k, f"the norm of the gradients is {norm}")
+        return losses.tolist()
