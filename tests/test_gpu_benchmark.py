@@ -141,6 +141,16 @@ def test_small_kernels_compile(monkeypatch, name):
     compiled.check(kernel, registers=64)
 
 
+@pytest.mark.long
+def test_what_the_checkers_of_memory_watch(capsys):
+    """All of it is right, in float32 and TF32; so what they find is theirs."""
+    from gpu import watched
+    with device.simulated():
+        wrong = watched.run()
+    device.allow_tf32(False)
+    assert wrong == 0, capsys.readouterr().out
+
+
 def test_a_wrong_small_kernel_is_noticed():
     from gpu import smoke
     with pytest.raises(ArithmeticError, match="largest error"):
