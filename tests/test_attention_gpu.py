@@ -291,12 +291,12 @@ def test_a_missing_barrier_is_found():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["forward", "of_queries", "of_keys"])
-def test_every_barrier_is_needed(kind):
+@pytest.mark.parametrize("make, score", [(forward_kernel, "dot_product"), (query_gradient_kernel, "additive"),
+                                         (key_gradient_kernel, "dot_product")])
+def test_every_barrier_is_needed(make, score):
     """Two slices and two tiles, so that each place is written again while others may still read it."""
-    make = {"forward": forward_kernel, "of_queries": query_gradient_kernel, "of_keys": key_gradient_kernel}[kind]
-    kernel = make(False, 33, 33, False, False)
-    case = Case(np.random.default_rng(), "dot_product", 1, 33, 33, 33, 33, holes=False)
+    kernel = make(score == "additive", 33, 33, False, False)
+    case = Case(np.random.default_rng(), score, 1, 33, 33, 33, 33, holes=False)
     for line in barriers(kernel):
         assert without_barrier(line, kernel, case), line
 

@@ -186,7 +186,8 @@ class CheckedArray:
 
     numbers   of all, flat: a list or a NumPy array
     marks     place of a number in memory -> Mark
-    first     place in memory of the first number"""
+    first     place in memory of the first number
+    reads     how many numbers were read"""
 
     def __init__(self, simulator, name, shape, dtype, numbers, marks, first):
         self.simulator, self.name, self.shape, self.dtype = simulator, name, shape, dtype
@@ -194,6 +195,7 @@ class CheckedArray:
         self.numbers, self.marks, self.first = numbers, marks, first
         self.places = places_of(shape)
         self.native, self.converted = NATIVE[dtype.name], CONVERTED[dtype.name]
+        self.reads = 0
 
     def __repr__(self):
         return f"{self.dtype} {self.shape}"
@@ -229,6 +231,7 @@ class CheckedArray:
     # Each of these knows what may race with it; ``race`` looks whether it does.
 
     def read(self, place):
+        self.reads += 1
         simulator = self.simulator
         if simulator.record_races:
             thread, mark = simulator.current, self.marks[self.first + place]
@@ -259,6 +262,7 @@ class CheckedArray:
         self._store(place, value)
 
     def read_relaxed(self, place):
+        self.reads += 1
         simulator = self.simulator
         if simulator.record_races:
             mark = self.marks[self.first + place]
@@ -314,16 +318,6 @@ class GlobalArray(CheckedArray):
         numbers = flat if array.dtype == F32 else memoryview(flat)      # a memoryview gives Python's own numbers
         first = array.__array_interface__["data"][0] // array.itemsize
         super().__init__(simulator, name, array.shape, array.dtype, numbers, marks, first)
-        self.flat = flat
-        self.counted = simulator.kernel.name, name
-
-    def read(self, place):
-        self.simulator.reads[self.counted] += 1
-        return super().read(place)
-
-    def read_relaxed(self, place):
-        self.simulator.reads[self.counted] += 1
-        return super().read_relaxed(place)
 
 
 class Marks(dict):

@@ -127,6 +127,9 @@ class Simulator:
         with np.errstate(all="ignore"), contextlib.closing(self.run), watching:
             for some in [places] if kernel.resident else [[place] for place in places]:
                 self.run.side_by_side([Block(place, grid, kernel.threads) for place in some])
+        for argument in arguments:
+            if isinstance(argument, GlobalArray):
+                self.reads[kernel.name, argument.name] += argument.reads
 
     def _argument(self, name, type_, value, marks):
         if isinstance(type_, numba_types.Array):
