@@ -1,5 +1,5 @@
-"""The programs that measure on a GPU work where there is none: a process that hangs, crashes or computes wrong numbers
-costs itself only, its results are on disk, and every part runs at toy sizes in the simulator."""
+"""The programs that measure on a GPU, where there is none: what hangs, crashes or computes wrong numbers costs itself
+only, results are on disk, and what was found becomes tables."""
 import datetime
 import json
 import math
@@ -8,25 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-import compiled
 from minilstm import device
 
 ROOT = Path(__file__).parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch):
-    """Its scripts import each other by name."""
-    before = set(sys.modules)
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    yield
-    for name in set(sys.modules) - before:
-        if name.split(".")[0] in ("gpu", "gpu_vs_cudnn", "on_a_gpu", "measure"):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("benchmark_scripts")
 
 
 def job(tmp_path, name, code, seconds=30):
@@ -115,45 +104,6 @@ def test_parts_are_chosen_by_the_beginnings_of_their_names():
         chosen("ladder,nothing")
 
 
-# -------------------------------------------------------------------------------------------------------------- kernels
-
-SMOKE = ("launch", "wide_loads", "special_functions", "shuffles", "blocks_that_wait", "big_shared_memory",
-         "tensor_cores", "asynchronous_copies", "waiting_in_vain")
-
-
-@pytest.mark.parametrize("name", SMOKE)
-def test_small_kernels(gpu, name):
-    """What the library's kernels stand on works on this GPU."""
-    from gpu import smoke
-    assert tuple(smoke.CHECKS) == SMOKE
-    smoke.CHECKS[name]()
-
-
-@pytest.mark.compiler
-@pytest.mark.parametrize("name", SMOKE)
-def test_small_kernels_compile(monkeypatch, name):
-    from gpu import smoke
-    launched, launch = [], device.launch
-    monkeypatch.setattr(device, "launch", lambda kernel, *rest: (launched.append(kernel), launch(kernel, *rest)))
-    with device.simulated():
-        smoke.CHECKS[name]()
-    [kernel] = launched
-    compiled.check(kernel, registers=64)
-
-
-def test_a_wrong_small_kernel_is_noticed():
-    from gpu import smoke
-    with pytest.raises(ArithmeticError, match="largest error"):
-        smoke.check([1.0, 2.0], np.array([1.0, 2.1]), 0.01)
-    with pytest.raises(ArithmeticError, match="largest error nan"):
-        smoke.check([1.0, math.nan], np.array([1.0, 2.0]), 0.01)
-
-
-def test_the_one_command_knows_the_small_kernels():
-    import on_a_gpu
-    assert on_a_gpu.CHECKS == SMOKE
-
-
 # ------------------------------------------------------------------------------------------------------- whole programs
 
 def run(script, *options, tmp_path=None):
@@ -192,7 +142,7 @@ def test_the_one_command_in_the_simulator(tmp_path):
     """All stages but the benchmarks; there is no GPU for the tests, so that they are skipped."""
     done = run("on_a_gpu.py", "--out", str(tmp_path), "--simulated", "--only", "smoke,sanitizers", "--seconds", "500")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{len(SMOKE)} of {len(SMOKE)} small kernels are right" in done.stdout
+    assert "9 of 9 small kernels are right" in done.stdout
     assert (tmp_path / "summary.txt").read_text() in done.stdout and (tmp_path / "smoke.txt").exists()
 
 
@@ -226,6 +176,16 @@ def test_summary_is_short_and_counts_tests(tmp_path):
     assert lines[1].startswith("b: exit 1, 1 s: 1 passed, 1 failed") and "far off" in lines[2]
     text = on_a_gpu.summary({"tests": (lines * 30, right), "benchmarks": (["x" * 100] * 200, True)})
     assert len(text) <= on_a_gpu.LONGEST and text.startswith("tests: NOT RIGHT") and "lines more in tests.txt" in text
+
+
+@pytest.mark.peers
+@pytest.mark.long
+def test_the_whole_comparison_in_the_simulator(tmp_path):
+    done = run("gpu_vs_cudnn.py", "--simulated", "--quick", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "gpu_vs_cudnn.json").read_text())["parts"]
+    assert list(found) == ["facts", "lstm-512-16-256", "gru-512-16-256", "launches", "training"]
+    assert "| (3, 2, 8) |" in (tmp_path / "gpu_vs_cudnn.md").read_text()
 
 
 # ---------------------------------------------------------------------------------------------------- tables and README
@@ -274,86 +234,3 @@ def test_tables_of_an_earlier_run(tmp_path):
     (tmp_path / "earlier.json").write_text(json.dumps({"date": "2030-01-02", "parts": parts}))
     done = run("gpu_vs_cudnn.py", "--from", str(tmp_path / "earlier.json"))
     assert done.returncode == 0 and "| (512, 16, 256) | 4.50 / 4.20 (0.5 ms) | 4 / 4 |" in done.stdout
-
-
-# -------------------------------------------------------------------------------------------- the parts, beside PyTorch
-
-@pytest.fixture
-def sides():
-    pytest.importorskip("torch", reason="comparison with PyTorch: it is not installed (pip install -e '.[peers]')")
-    from gpu.sides import Sides
-    with device.simulated():
-        yield Sides(simulated=True)
-
-
-@pytest.mark.peers
-def test_wrong_numbers_get_no_time(sides):
-    """Nor do numbers that are none; and a second run with other bits is told."""
-    import torch
-    from gpu.sides import judged
-    exact = {"y": torch.randn(3, 4, dtype=torch.float64)}
-    right = {"y": exact["y"].float()}
-    assert judged(right, right, right, exact, False)["result"] == "ok"
-    for wrong, tf32, expected in ((1.001, False, "WRONG"), (1.001, True, "ok"), (1.1, True, "WRONG"),
-                                  (math.nan, True, "WRONG")):
-        found = {"y": right["y"] * wrong}
-        assert judged(found, found, right, exact, tf32)["result"] == expected
-    assert judged(right, {"y": right["y"] * (1 + 1e-7)}, right, exact, False)["result"] == "other bits"
-    assert judged({"y": right["y"] * 1.001}, right, {"y": right["y"] * 1.001}, exact, False)["result"] != "WRONG"
-
-
-@pytest.mark.peers
-def test_times_are_pairs(sides):
-    from gpu.sides import Program, compared
-    seen = []
-    times = sides.times({"ours": Program(lambda n: seen.append("ours")),
-                         "theirs": Program(lambda n: time.sleep(0.002), lambda n: seen.append("before"))})
-    figures = compared(times)
-    assert figures["ratio"] > 1 and figures["host ratio"] > 1 and figures["their ms"] >= 2
-    assert len(times["ours"].device) == len(times["theirs"].host) == 1 and seen.count("before") == 1
-
-
-def run_part(sides, name):
-    from gpu.parts import run as run_one
-    from gpu.record import Record
-    record = Record()
-    run_one(name, sides, record)
-    assert not record.data["errors"], record.data["errors"]
-    assert all(row.get("result", "ok") == "ok" or row["result"].startswith("does not") for row in record.data["rows"])
-    return record.data
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("name, rows", [("facts", 0), ("launches", 4)])
-def test_small_parts(sides, name, rows):
-    data = run_part(sides, name)
-    assert len(data["rows"]) == rows and (name != "facts" or data["facts"]["one stream"] is True)
-
-
-@pytest.mark.peers
-@pytest.mark.long
-@pytest.mark.parametrize("name, rows", [
-    ("lstm-512-16-256", 16), ("gru-512-16-256", 16), ("ladder", 24), ("steps", 4), ("attention", 18), ("training", 2)])
-def test_parts_at_toy_sizes(sides, name, rows):
-    """Ours agrees with PyTorch in float64, and every row is there."""
-    assert len(run_part(sides, name)["rows"]) == rows
-
-
-@pytest.mark.peers
-@pytest.mark.parametrize("some", [["by_element"], pytest.param(None, marks=pytest.mark.long)])
-def test_products_at_toy_sizes(sides, monkeypatch, some):
-    """The library's choice and a kernel by its name; or all of them."""
-    from minilstm.matmul import gpu as matmul
-    monkeypatch.setattr(matmul, "KERNELS", {name: matmul.KERNELS[name] for name in some or matmul.KERNELS})
-    rows = run_part(sides, "products")["rows"]
-    assert [row["kernel"] for row in rows if row["tf32"]] == ["product", *matmul.KERNELS]
-
-
-@pytest.mark.peers
-@pytest.mark.long
-def test_the_whole_comparison_in_the_simulator(tmp_path):
-    done = run("gpu_vs_cudnn.py", "--simulated", "--quick", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / "gpu_vs_cudnn.json").read_text())["parts"]
-    assert list(found) == ["facts", "lstm-512-16-256", "gru-512-16-256", "launches", "training"]
-    assert "| (3, 2, 8) |" in (tmp_path / "gpu_vs_cudnn.md").read_text()
