@@ -13,7 +13,8 @@ from helpers import assert_close, same_bits
 from minilstm import attention, device
 from minilstm.attention import gpu as gpu_attention
 from minilstm.attention import reference
-from minilstm.attention.gpu_backward import key_gradient_kernel, query_gradient_kernel, query_kernel
+from minilstm.attention.gpu_backward import query_gradient_kernel, query_kernel
+from minilstm.attention.gpu_backward_keys import key_gradient_kernel
 from minilstm.attention.gpu_forward import forward_kernel
 from minilstm.attention.gpu_weights import weights_kernel
 
