@@ -602,7 +602,7 @@ BAD = {
                          "causal: expected True or False, got 1"),
     "scale": (lambda: attention.attend(Q, K, V, scale=np.inf), ValueError, "scale: expected None or a finite float"),
     "scale, a string": (lambda: attention.attend(Q, K, V, scale="1"), ValueError, "scale: ", "got '1'"),
-    "backend": (lambda: attention.attend(Q, K, V, backend="gpu"), ValueError, "backend: expected one of 'reference'"),
+    "backend": (lambda: attention.attend(Q, K, V, backend="tpu"), ValueError, "backend: expected one of 'reference'"),
     "w": (lambda: attention.attend_additive(Q, K, V, W[:3]), ValueError, "w: expected float64 (A=4)", "(3,)"),
     "no cache": (lambda: attention.attend_backward(None, Q), TypeError, "cache: expected what attend or", "NoneType"),
     "weights of no cache": (lambda: attention.attention_weights(Q), TypeError, "cache: expected", "float64 (2, 3, 4)"),

@@ -2,6 +2,7 @@
 
 A tile is 64 by 32, and slices are 32 and 128 columns wide: the sizes lie around these."""
 import inspect
+import subprocess
 import sys
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 
 from compiled import TARGETS, check, report
 from helpers import assert_close, same_bits
-from minilstm import device
+from minilstm import attention, device
 from minilstm.attention import gpu as gpu_attention
 from minilstm.attention import reference
-from minilstm.attention.gpu_backward import key_gradient_kernel, query_gradient_kernel, query_kernel
+from minilstm.attention.gpu_backward import query_gradient_kernel, query_kernel
+from minilstm.attention.gpu_backward_keys import key_gradient_kernel
 from minilstm.attention.gpu_forward import forward_kernel
 from minilstm.attention.gpu_weights import weights_kernel
 
@@ -259,6 +261,60 @@ def test_no_array_of_scores_is_built_and_tiles_without_real_steps_are_skipped(gp
     monkeypatch.setattr(gpu, "allocate", lambda size: sizes.append(size) or allocate(size))
     case.agrees(weights=False)
     assert 150 * 4 * 4 <= max(sizes) < 0.03 * 150 * 200 * 4
+
+
+# ----------------------------------------------------------------------------------------------------- what users call
+
+@EITHER
+def test_attend_takes_arrays_of_numpy_and_of_the_gpu(gpu, score):
+    """Forward, backward and the weights; the bits are those of the functions behind it."""
+    case = Case(np.random.default_rng(), score, 1, 3, 4, 4, 4)
+    expected = case.run()
+    call, backward = {"dot_product": (attention.attend, attention.attend_backward), "additive": (
+        attention.attend_additive, attention.attend_additive_backward)}[score]
+    more = {"scale": case.scale} if score == "dot_product" else {}
+    for place in (np.copy, device.to_device):
+        context, cache = call(*(place(a) for a in case.arrays.values()), key_mask=place(case.key_mask), backend="gpu",
+                              query_mask=place(case.query_mask), **more)
+        found = dict(zip(("dq", "dk", "dv", "dw"), backward(cache, place(case.d))), context=context,
+                     weights=attention.attention_weights(cache))
+        for name, array in found.items():
+            assert isinstance(array, device.DeviceArray) and same_bits(array, expected[name]), name
+
+
+def test_attend_without_masks_sees_everything(gpu):
+    case = Case(np.random.default_rng(), "dot_product", 2, 3, 3, 2, 1, 1, True, holes=False)
+    case.scale = 1 / np.sqrt(2)
+    context, _ = attention.attend(*case.arrays.values(), causal=True, backend="gpu")
+    assert_close(context, case.run(reference, weights=False)["context"], "same formulas, float32")
+
+
+def test_what_does_not_fit_is_named(gpu):
+    q, k, v = Case(np.random.default_rng(), "dot_product", 2, 3, 4, 2, 1).arrays.values()
+
+    def attend(q=q, k=k, v=v, **options):
+        return attention.attend(q, k, v, backend="gpu", **options)
+
+    for call, error, message in (
+            (lambda: attend(q.astype("float64")), ValueError, "q: expected float32 only, with backend='gpu'"),
+            (lambda: attend(q.tolist()), TypeError, "q: expected a .* float32 .B,Tq,A."),
+            (lambda: attend(k=device.to_device(k).reshape(2, 2, 4)), ValueError, "k: expected float32 .B=2,Tk,A=2."),
+            (lambda: attend(v=v.astype("float64")), TypeError, "v: expected float32"),
+            (lambda: attend(key_mask=device.to_device(k)), TypeError, "key_mask: expected a bool array .B=2, Tk=4."),
+            (lambda: attend(key_mask=np.ones((4, 2), bool)), ValueError, "key_mask: .*mask.T puts the batch first"),
+            (lambda: attend(query_mask=device.to_device(np.ones((2, 4), bool))), ValueError, "query_mask: .*Tq=3"),
+            (lambda: attend(heads=2), ValueError, "heads: expected a number that divides"),
+            (lambda: attend(scale=np.inf), ValueError, "scale: expected None or a finite float32")):
+        with pytest.raises(error, match=message.replace(",", ", ?")):
+            call()
+    context, cache = attend()
+    with pytest.raises(TypeError, match="d_context: expected float32"):
+        attention.attend_backward(cache, np.zeros(context.shape))
+
+
+def test_importing_attention_imports_no_kernels():
+    code = "import sys, minilstm; assert not {'minilstm.attention.gpu', 'numba.cuda'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # -------------------------------------------------------------------------------------------------------- planted bugs

@@ -17,6 +17,9 @@ NaN and infinity too, reaches no value and no gradient.  A query without any rea
 
 True means "real" here.  PyTorch's ``key_padding_mask`` has it the other way round: pass its ``~``.  Arrays are float32
 or float64, all of one dtype.  Anything that does not fit raises a TypeError or ValueError that names the argument.
+
+backend: "cpu", compiled, or "reference", plain NumPy.  "gpu" takes float32 only, NumPy's arrays, which are copied
+there, and those on the GPU, and gives DeviceArrays.
 """
 import math
 import numbers
@@ -27,6 +30,7 @@ import numpy as np
 
 from .. import backends
 from ..arguments import FLOATS, describe, flag, floats, one_of, positive
+from ..device import DeviceArray, to_device
 from ..machine.buffers import copy_of
 
 QUIET = {"over": "ignore", "invalid": "ignore"}     # NaN and infinity in real places show in results, not as warnings
@@ -52,11 +56,11 @@ def attend(q, k, v, *, key_mask=None, query_mask=None, causal=False, heads=1, sc
     """-> context (B,Tq,F), Cache
 
     scale: of q . k; None: 1 / sqrt(A / heads), which keeps the scores as large as the numbers in q and k are."""
-    q, k, v = _arrays(q, k, v)
-    options = _options(q, k, v, key_mask, query_mask, causal, heads)
+    q, k, v = _arrays(q, k, v, _backend(backend))
+    options = _options(q, k, v, key_mask, query_mask, causal, heads, backend)
     options += (_scale(scale, q.shape[2] // options[-1], q.dtype),)
-    context, cache = compute(_backend(backend), q, k, v, None, *options)
-    return copy_of(context), cache
+    context, cache = compute(backend, q, k, v, None, *options)
+    return _own(context), cache
 
 
 def attend_backward(cache, d_context):
@@ -69,11 +73,11 @@ def attend_additive(q, k, v, w, *, key_mask=None, query_mask=None, causal=False,
 
     In Bahdanau's form q is W_q times the decoder's state and k is W_k times the encoder's outputs; Keras'
     ``AdditiveAttention`` leaves both products to the user, as this function does."""
-    q, k, v = _arrays(q, k, v)
-    w = floats("w", w, q.dtype, (q.shape[2],), "A").copy()
-    options = _options(q, k, v, key_mask, query_mask, causal, heads)
-    context, cache = compute(_backend(backend), q, k, v, w, *options)
-    return copy_of(context), cache
+    q, k, v = _arrays(q, k, v, _backend(backend))
+    w = _own(_floats("w", w, q.dtype, (q.shape[2],), "A", backend), w)
+    options = _options(q, k, v, key_mask, query_mask, causal, heads, backend)
+    context, cache = compute(backend, q, k, v, w, *options)
+    return _own(context), cache
 
 
 def attend_additive_backward(cache, d_context):
@@ -125,8 +129,14 @@ def mask_of(name, mask, B, T, letter):
     """mask (B,T) bool -> a copy; all True for None.  name, letter: what messages call it and its T."""
     if mask is None:
         return np.ones((B, T), bool)
+    check_mask(name, mask, B, T, letter, isinstance(mask, np.ndarray) and not isinstance(mask, np.ma.MaskedArray))
+    return np.array(mask, order="C")
+
+
+def check_mask(name, mask, B, T, letter, known):
+    """Raise unless mask is bool (B,T).  known: is it an array at all?"""
     wanted = f"a bool array (B={B}, {letter}={T}), True = real"
-    if not isinstance(mask, np.ndarray) or isinstance(mask, np.ma.MaskedArray) or mask.dtype != bool:
+    if not known or mask.dtype != bool:
         cure = (f"; np.array({name}, dtype=bool) makes one of 1 (real) and 0, {name} == 0 one of 0 (real) and -inf, "
                 "which others add to scores")
         raise TypeError(f"{name}: expected {wanted}, got {describe(mask)}{cure}")
@@ -134,26 +144,57 @@ def mask_of(name, mask, B, T, letter):
         cure = "; mask.T puts the batch first" if mask.shape == (T, B) else (
             "; a mask for pairs of query and key is not taken, but causal=True is" if mask.shape[-1:] == (T,) else "")
         raise ValueError(f"{name}: expected {wanted}, got {describe(mask)}{cure}")
-    return np.array(mask, order="C")
 
 
 # ---------------------------------------------------------------------------------------------- what may be passed in
 
 def _backend(name):
-    return one_of("backend", name, backends.HOST)
+    return one_of("backend", name, backends.NAMES)
 
 
-def _arrays(q, k, v):
-    """q (B,Tq,A), k (B,Tk,A) and v (B,Tk,F), checked -> copies, so that a cache stays true."""
-    known = isinstance(q, np.ndarray) and q.dtype.name in FLOATS and q.dtype.isnative
-    dtype = q.dtype if known else "float32 or float64"
-    q = floats("q", q, dtype, (None, None, None), ("B", "Tq", "A"))
-    k = floats("k", k, dtype, (len(q), None, q.shape[2]), ("B", "Tk", "A"))
-    v = floats("v", v, dtype, (len(q), k.shape[1], None), ("B", "Tk", "F"))
-    return copy_of(q), copy_of(k), copy_of(v)
+def _arrays(q, k, v, backend):
+    """q (B,Tq,A), k (B,Tk,A) and v (B,Tk,F), checked -> arrays of our own, so that a cache stays true."""
+    given = q, k, v
+    if backend == "gpu":
+        q = backends.arrays("gpu").adopted("q", q)
+    known = isinstance(q, (np.ndarray, DeviceArray)) and q.dtype.name in FLOATS and q.dtype.isnative
+    if known and backend == "gpu" and q.dtype != np.float32:
+        raise ValueError(f"q: expected float32 only, with backend='gpu', got {describe(q)}; nothing is cast silently: "
+                         "pass q.astype('float32')")
+    dtype = q.dtype if known else "float32" if backend == "gpu" else "float32 or float64"
+    q = _floats("q", q, dtype, (None, None, None), ("B", "Tq", "A"), backend)
+    k = _floats("k", k, dtype, (len(q), None, q.shape[2]), ("B", "Tk", "A"), backend)
+    v = _floats("v", v, dtype, (len(q), k.shape[1], None), ("B", "Tk", "F"), backend)
+    return tuple(_own(array, came) for array, came in zip((q, k, v), given))
 
 
-def _options(q, k, v, key_mask, query_mask, causal, heads):
+def _floats(name, value, dtype, shape, letters, backend):
+    """As ``arguments.floats``; for a GPU from wherever it is to there."""
+    check = backends.arrays("gpu").floats if backend == "gpu" else floats
+    return check(name, value, dtype, shape, letters)
+
+
+def _own(array, came=None):
+    """An array that nobody else will write to.  On the host that takes a copy; a DeviceArray is never written to once
+    it has its numbers, but the memory of another library may be, which ``came`` as something else."""
+    if not isinstance(array, DeviceArray):
+        return copy_of(array)
+    foreign = came is not None and not isinstance(came, (np.ndarray, DeviceArray))
+    return backends.arrays("gpu").copy_of(array) if foreign else array
+
+
+def _mask(name, mask, B, T, letter, backend):
+    """As ``mask_of``; for a GPU from wherever it is to there."""
+    if backend != "gpu":
+        return mask_of(name, mask, B, T, letter)
+    found = backends.arrays("gpu").adopted(name, mask)
+    if not isinstance(found, DeviceArray):
+        return to_device(mask_of(name, mask, B, T, letter))
+    check_mask(name, found, B, T, letter, True)
+    return _own(found, mask)
+
+
+def _options(q, k, v, key_mask, query_mask, causal, heads, backend):
     """-> the options that both scores have, as backends take them, and the warning of one key."""
     (B, Tq, A), (_, Tk, F) = q.shape, v.shape
     heads = positive("heads", heads)
@@ -163,7 +204,7 @@ def _options(q, k, v, key_mask, query_mask, causal, heads):
     if causal and Tq != Tk:
         raise ValueError("causal: expected as many queries as keys, a query for each step, "
                          f"got Tq={Tq} queries and Tk={Tk} keys")
-    masks = mask_of("key_mask", key_mask, B, Tk, "Tk"), mask_of("query_mask", query_mask, B, Tq, "Tq")
+    masks = (_mask("key_mask", key_mask, B, Tk, "Tk", backend), _mask("query_mask", query_mask, B, Tq, "Tq", backend))
     warn_of_one_key(Tk, stacklevel=3)
     return *masks, causal, heads
 
@@ -188,4 +229,4 @@ def _d_context(cache, d_context, forward):
     came = "attend" if _checked(cache).w is None else "attend_additive"
     if came != forward:
         raise ValueError(f"cache: expected one of {forward}, got one of {came}: call {came}_backward")
-    return floats("d_context", d_context, cache.q.dtype, cache.context.shape, ("B", "Tq", "F"))
+    return _floats("d_context", d_context, cache.q.dtype, cache.context.shape, ("B", "Tq", "F"), cache.backend)

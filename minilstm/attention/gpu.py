@@ -1,7 +1,8 @@
 """Attention on a GPU.  Same functions and parameters as ``reference``, for DeviceArrays: float32, and bool for masks.
 
 1.  Scores exist in the registers of a block's threads only, some queries by some keys at a time, forward
-    (``gpu_forward.py``) and, made again, backward (``gpu_backward.py``); ``gpu_tiles.py`` says who holds what.
+    (``gpu_forward.py``) and, made again, backward (``gpu_backward.py``); ``gpu_tiles.py`` says who holds what, and
+    ``gpu_scores.py`` what the two scores are.
 2.  Tiles without any real key, or any real query, are skipped, and those behind the last query of a causal attention.
     What is masked in the others is loaded as zero: nobody reads it.
 3.  A head may have any width.  Up to 128 columns one block sums all of them; wider heads are shared out among blocks,
@@ -13,7 +14,8 @@ import numpy as np
 
 from ..device.gpu import empty, launch
 from ..matmul.gpu import column_sums
-from .gpu_backward import key_gradient_kernel, query_gradient_kernel, query_kernel
+from .gpu_backward import query_gradient_kernel, query_kernel
+from .gpu_backward_keys import key_gradient_kernel
 from .gpu_forward import forward_kernel
 from .gpu_tiles import ROWS, THREADS, summed
 from .gpu_weights import weights_kernel
