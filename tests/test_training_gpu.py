@@ -226,21 +226,27 @@ def test_fit_stops_before_it_spoils_the_weights(gpu, where, words):
         assert_close(p, results[1][name], "same formulas, float32", name)
 
 
-def test_fit_learns_classes_with_a_loss_of_the_host_too(gpu):
-    """A loss that is written for NumPy: it copies, and it works."""
+def test_fit_learns_a_class_for_each_sequence(gpu):
+    """With a mask; and with a loss that is written for NumPy: it copies, and it works."""
     rng = np.random.default_rng(6)
     x = rng.normal(size=(4, 2, 2)).astype("float32")
-    target = (x[:, :, 0] > x[:, :, 1]).astype(int)
+    target, mask = (x[:, 0, 0] > x[:, 0, 1]).astype(int), np.array([[True, False]] * 4)
 
     def on_the_host(y, target, mask):
         return minilstm.softmax_cross_entropy(*map(np.asarray, (y, target, mask)))
 
     histories = []
     for loss in (minilstm.softmax_cross_entropy, on_the_host):
-        model = minilstm.Linear(2, 2, backend="gpu")
-        histories.append(minilstm.fit(model, x, target, epochs=2, optimizer=minilstm.Adam(0.1), loss=loss))
+        model = minilstm.Sequential(minilstm.Pooling("last", backend="gpu"), minilstm.Linear(2, 2, backend="gpu"))
+        histories.append(minilstm.fit(model, x, target, mask, epochs=2, optimizer=minilstm.Adam(0.1), loss=loss))
     assert histories[0][1] < histories[0][0]
     assert_close(histories[0], histories[1], "same formulas, float32")
+
+
+def test_fit_stops_at_a_class_that_is_none(gpu):
+    x, classes = np.ones((3, 2, 2), "float32"), np.array([[0, 1], [0, 2], [0, 0]])
+    with pytest.raises(FloatingPointError, match="epoch 1, sequences .*: the loss is nan; the classes .* are 0 to 2"):
+        minilstm.fit(minilstm.Linear(2, 2, backend="gpu"), x, classes, epochs=1, loss=minilstm.softmax_cross_entropy)
 
 
 @pytest.mark.parametrize("change, error, words", [

@@ -137,6 +137,8 @@ def _why(batch):
     for name, array in inputs.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             return f"; {name} has NaN or infinity: fill what is missing (minilstm.sequences), or read it by a GRUD"
+    if target.dtype.kind in "iu":
+        return f"; the classes in target are {target[counts].min()} to {target[counts].max()}"
     return ""
 
 

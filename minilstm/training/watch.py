@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from .. import backends
+from ..device import DeviceArray
 from .clipping import clip_global_norm
 
 
@@ -60,8 +61,8 @@ class DeviceWatch(Watch):
             first += len(rows)
 
     def see(self, loss):
-        on_gpu = hasattr(loss, "copy_to_host")
-        self.loss = loss if on_gpu else backends.arrays("gpu").from_numpy(np.array([loss], "float32"))
+        on_gpu = isinstance(loss, DeviceArray)
+        self.loss = loss.reshape(1) if on_gpu else backends.arrays("gpu").from_numpy(np.array([loss], "float32"))
 
     def clip(self, model, limit):
         self.notes.clip([layer for _, layer in model.walk()], limit, self.loss)
