@@ -40,6 +40,7 @@ from minilstm.matmul import gpu as matmul
 from minilstm.recurrence import gpu as recurrence
 from minilstm.recurrence import gpu_blocks, gpu_rows, gpu_steps
 from minilstm.recurrence.gpu_blocks_kernels import forward_kernel
+from minilstm.recurrence.gpu_blocks_plan import plan
 
 started = time.perf_counter()
 folder = Path(__file__).parent if "__file__" in globals() else Path(".")
@@ -310,9 +311,9 @@ def share_of(H, B):
         return "each block keeps all of U"
     if not gpu_blocks.fits(LSTM_CELL, B, H, MULTIPROCESSORS):
         return "a launch a step"
-    plan = gpu_blocks.forward_plan(LSTM_CELL, B, H, MULTIPROCESSORS)
-    layout = plan.layout
-    return (f"{plan.groups:2d} groups of {layout.blocks:3d} blocks; a block has {layout.units:2d} units, a thread "
+    shared = plan(gpu_blocks.forward_work(LSTM_CELL, H), False, B, MULTIPROCESSORS)
+    layout = shared.layout
+    return (f"{shared.groups:2d} groups of {layout.blocks:3d} blocks; a block has {layout.units:2d} units, a thread "
             f"{layout.weights:3d} numbers of U")
 
 
@@ -381,7 +382,7 @@ assert largest(np.subtract(on_gpu, on_cpu)) < 1e-5
 # %%
 if report:
     print(HEADER)
-layout = gpu_blocks.forward_plan(LSTM_CELL, 16, 512, MULTIPROCESSORS).layout
+layout = plan(gpu_blocks.forward_work(LSTM_CELL, 512), False, 16, MULTIPROCESSORS).layout
 show("a launch a step", gpu_steps.forward_kernel(LSTM_CELL, False))
 show("a block keeps U, H = 64", gpu_rows.forward_kernel(LSTM_CELL, 64, 1, False))
 show("blocks share U, H = 512", forward_kernel(LSTM_CELL, layout, False))
