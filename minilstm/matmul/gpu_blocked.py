@@ -23,7 +23,7 @@ Source of the numbering: S. Gray, the SGEMM of the assembler maxas for NVIDIA's 
 """
 import functools
 
-from numba import cuda, float32
+from numba import cuda, float32, int32
 
 from ..device import ptx
 from ..device.kernel import F1, Int, device_function, kernel, unroll
@@ -73,8 +73,9 @@ def _blocked_kernel(ROWS, COLUMNS, A_layout, B_layout):
         row = (warp // WARPS_IN_A_ROW * 4 + lane // 16 * 2 + lane % 2) * 4
         column = (warp % WARPS_IN_A_ROW * 8 + lane // 2 % 8) * 4
         first_m, first_n = tile_of_block(N, ROWS, COLUMNS)
-        first_k = cuda.blockIdx.y * part
-        last_k = min(K, first_k + part)
+        first_row, first_column = int32(first_m + row), int32(first_n + column)
+        first_k = int32(cuda.blockIdx.y * part)
+        last_k = int32(min(K, first_k + part))
         totals = cuda.local.array((8, 8), float32)
         for i in range(8):
             for j in range(8):
@@ -110,10 +111,10 @@ def _blocked_kernel(ROWS, COLUMNS, A_layout, B_layout):
 
         wide = N % 4 == 0
         for half in range(2):
-            n = first_n + half * RIGHT + column
+            n = first_column + half * RIGHT
             z0, z1, z2, z3 = bias_of(bias, n), bias_of(bias, n + 1), bias_of(bias, n + 2), bias_of(bias, n + 3)
             for i in range(8):
-                m = first_m + i // 4 * LOWER + row + i % 4
+                m = first_row + i // 4 * LOWER + i % 4
                 if m < M:
                     store_row(C, (cuda.blockIdx.y * M + m) * N + n, N - n, wide, totals[i, 4 * half] + z0,
                               totals[i, 4 * half + 1] + z1, totals[i, 4 * half + 2] + z2, totals[i, 4 * half + 3] + z3)
