@@ -14,10 +14,9 @@ first axis here, so that four neighbouring lines are 16 bytes.  Where a factor l
 4 lines; with rows of 128 numbers all 8 would go to the bank of their line.  With 4 more in a row they go to 8 places, 4
 banks apart: 32 numbers, 32 banks.
 
-The 32 threads of a warp have 4 x 8 of the blocks of registers, numbered so that two neighbours in a pair share a row,
-and pairs a column: the 16-byte reads of the hardware, which serves such neighbours together, take the least time so.
-The 8 x 8 of a thread are four blocks of 4 x 4, one in each quarter of the tile, for the same reason: the threads of a
-row then read what are neighbours.
+The 32 threads of a warp have 4 rows of 8 such blocks, numbered so that two neighbours have the same columns and every
+second thread the same rows; many threads of a warp then ask for the same 16 bytes.  The 8 x 8 of a thread are four
+blocks of 4 x 4, one in each quarter of the tile, so that what the threads of a row read are neighbours.
 
 Source of the numbering: S. Gray, the SGEMM of the assembler maxas for NVIDIA's Maxwell, 2014.
 """
