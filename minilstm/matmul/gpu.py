@@ -24,6 +24,7 @@ the same bits.
 
 None of these choices has been measured on a GPU yet.
 """
+import functools
 from typing import NamedTuple
 
 from ..device.arrays import Transposed
@@ -61,6 +62,7 @@ class Plan(NamedTuple):
     options: dict               # tile and parts, for a kernel that has them
 
 
+@functools.lru_cache(1024)
 def choose(M, K, N, along_k, multiprocessors, tf32):
     """-> Plan.  along_k: both factors are."""
     if M * N * K <= FEW and K <= SHORT:

@@ -14,16 +14,15 @@ first axis here, so that four neighbouring lines are 16 bytes.  Where a factor l
 4 lines; with rows of 128 numbers all 8 would go to the bank of their line.  With 4 more in a row they go to 8 places, 4
 banks apart: 32 numbers, 32 banks.
 
-The 32 threads of a warp have 4 x 8 of the blocks of registers, numbered so that two neighbours in a pair share a row,
-and pairs a column: the 16-byte reads of the hardware, which serves such neighbours together, take the least time so.
-The 8 x 8 of a thread are four blocks of 4 x 4, one in each quarter of the tile, for the same reason: the threads of a
-row then read what are neighbours.
+The 32 threads of a warp have 4 rows of 8 such blocks, numbered so that two neighbours have the same columns and every
+second thread the same rows; many threads of a warp then ask for the same 16 bytes.  The 8 x 8 of a thread are four
+blocks of 4 x 4, one in each quarter of the tile, so that what the threads of a row read are neighbours.
 
 Source of the numbering: S. Gray, the SGEMM of the assembler maxas for NVIDIA's Maxwell, 2014.
 """
 import functools
 
-from numba import cuda, float32
+from numba import cuda, float32, int32
 
 from ..device import ptx
 from ..device.kernel import F1, Int, device_function, kernel, unroll
@@ -73,8 +72,9 @@ def _blocked_kernel(ROWS, COLUMNS, A_layout, B_layout):
         row = (warp // WARPS_IN_A_ROW * 4 + lane // 16 * 2 + lane % 2) * 4
         column = (warp % WARPS_IN_A_ROW * 8 + lane // 2 % 8) * 4
         first_m, first_n = tile_of_block(N, ROWS, COLUMNS)
-        first_k = cuda.blockIdx.y * part
-        last_k = min(K, first_k + part)
+        first_row, first_column = int32(first_m + row), int32(first_n + column)
+        first_k = int32(cuda.blockIdx.y * part)
+        last_k = int32(min(K, first_k + part))
         totals = cuda.local.array((8, 8), float32)
         for i in range(8):
             for j in range(8):
@@ -110,10 +110,10 @@ def _blocked_kernel(ROWS, COLUMNS, A_layout, B_layout):
 
         wide = N % 4 == 0
         for half in range(2):
-            n = first_n + half * RIGHT + column
+            n = first_column + half * RIGHT
             z0, z1, z2, z3 = bias_of(bias, n), bias_of(bias, n + 1), bias_of(bias, n + 2), bias_of(bias, n + 3)
             for i in range(8):
-                m = first_m + i // 4 * LOWER + row + i % 4
+                m = first_row + i // 4 * LOWER + i % 4
                 if m < M:
                     store_row(C, (cuda.blockIdx.y * M + m) * N + n, N - n, wide, totals[i, 4 * half] + z0,
                               totals[i, 4 * half + 1] + z1, totals[i, 4 * half + 2] + z2, totals[i, 4 * half + 3] + z3)
