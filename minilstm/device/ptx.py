@@ -49,7 +49,7 @@ def _floats(context, builder, values):
     return context.make_tuple(builder, FLOAT4, values)
 
 
-# ------------------------------------------------------------------------------------------------------ one number, flat
+# ----------------------------------------------------------------------------------------------------- one number, flat
 
 @intrinsic
 def load(typingctx, array, index):

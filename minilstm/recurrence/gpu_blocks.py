@@ -44,7 +44,7 @@ from ..device.gpu import current, empty, launch, tf32_allowed
 from ..device.kernel import B2, F1, I2, Int, kernel
 from ..device.ptx import UNWRITTEN
 from .gpu_blocks_kernels import backward_kernel, forward_kernel, pack_kernel
-from .gpu_blocks_plan import plan, sizes
+from .gpu_blocks_plan import backward_work, forward_work, plan
 
 MOST_UNITS = 1024
 ROWS_FOR_TENSOR = 8         # a group has to compute so many rows before tensor cores take less time
@@ -53,24 +53,13 @@ THREADS = 256               # of the small kernels
 
 # ----------------------------------------------------------------------------------------------------- which form, when
 
-def forward_plan(cell, B, H, multiprocessors, tensor=False):
-    S, G, A, N, P = sizes(cell)
-    return plan(H, H, G, S, tensor, B, multiprocessors)
-
-
-def backward_plan(cell, B, H, multiprocessors, tensor=False):
-    S, G, A, N, P = sizes(cell)
-    return plan(G * H, H, 1, S + P, tensor, B, multiprocessors)
-
-
-def chosen(make, cell, B, H):
-    """The plan on tensor cores where that is allowed, possible and sensible, else that in float32."""
-    multiprocessors = current().multiprocessors
-    if tf32_allowed():
-        tensor = make(cell, B, H, multiprocessors, tensor=True)
-        if tensor and tensor.rows * tensor.chunks >= ROWS_FOR_TENSOR:
-            return tensor
-    return make(cell, B, H, multiprocessors)
+def chosen(work, B, multiprocessors, tensor):
+    """The Plan on tensor cores where that is wished, possible and sensible, else in float32; None where none fits."""
+    if tensor:
+        found = plan(work, True, B, multiprocessors)
+        if found and found.rows * found.chunks >= ROWS_FOR_TENSOR:
+            return found
+    return plan(work, False, B, multiprocessors)
 
 
 def fits(cell, B, H, multiprocessors):
@@ -78,7 +67,7 @@ def fits(cell, B, H, multiprocessors):
     into the registers of so many multiprocessors."""
     if cell.normalises or cell.second_forward_row or cell.fades or H % 4 or not 4 <= H <= MOST_UNITS or B < 1:
         return False
-    return None not in (make(cell, B, H, multiprocessors) for make in (forward_plan, backward_plan))
+    return None not in (plan(work(cell, H), False, B, multiprocessors) for work in (forward_work, backward_work))
 
 
 # -------------------------------------------------------------------------------------------------------- the two walks
@@ -93,12 +82,13 @@ def forward(cell, weights, b_h, a_x, mask, states, saved, y, finals, reverse, pl
     plan: a Plan, or None for the one that ``chosen`` gives."""
     S, B, slots, H = states.shape
     saves = saved is not None and len(cell.saved) > 0
-    plan = plan or chosen(forward_plan, cell, B, H)
+    plan = plan or chosen(forward_work(cell, H), B, current().multiprocessors, tf32_allowed())
     real = real_rows_of(mask, plan)
     unwritten(states[0], H, slots, slots - 1 if reverse else 0)
     launch(forward_kernel(cell, plan.layout, saves), plan.groups * plan.layout.blocks,
            packed(weights.U, plan.layout, False), some(weights.own), b_h, a_x, real, states,
-           saved if saves else empty((1, 1, 1, 1)), y, finals, current().error, plan.rows, plan.chunks, reverse)
+           saved if saves else empty((1, 1, 1, 1)), y, finals, current().error, plan.rows, plan.chunks,
+           plan.groups, reverse)
 
 
 def backward(cell, weights, mask, saved, states, dy, d_state, da, d_own, reverse, plan=None):
@@ -106,12 +96,12 @@ def backward(cell, weights, mask, saved, states, dy, d_state, da, d_own, reverse
     read; d_state (S,B,H): the gradients of the final states, replaced by those of the initial ones.  Fills da
     (B,T,A*H), 0 at masked steps, and d_own (B,P,H), which each row of the batch has for itself."""
     S, B, slots, H = states.shape
-    plan = plan or chosen(backward_plan, cell, B, H)
+    plan = plan or chosen(backward_work(cell, H), B, current().multiprocessors, tf32_allowed())
     real = real_rows_of(mask, plan)
     unwritten(da, da.shape[2], 1, -1)
     launch(backward_kernel(cell, plan.layout), plan.groups * plan.layout.blocks,
            packed(weights.U, plan.layout, True), some(weights.own), real, some(saved), states, dy, d_state, da,
-           some(d_own), current().error, plan.rows, plan.chunks, reverse)
+           some(d_own), current().error, plan.rows, plan.chunks, plan.groups, reverse)
 
 
 def some(array):

@@ -71,7 +71,7 @@ def forward_kernel(cell, layout, saves):
     def pre_activations(a, bias, scratch, r, u):
         """a holds what x says, as loaded; the sums are what h_prev says."""
         for g in range(G):
-            a_h = total(scratch, r, g * UNITS + u)
+            a_h = total(scratch, r, u, g * UNITS)
             if apart:
                 a[G + g, 0] = a_h + bias[g]
             else:
@@ -86,7 +86,7 @@ def forward_kernel(cell, layout, saves):
 
     @kernel(threads=THREADS, resident=True)
     def blocks_forward(packed: F1, own: F2, b_h: F1, a_x: F3, real: I2, states: F4, saved: F4, y: F3, finals: F3,
-                       error: I1, rows: Int, chunks: Int, reverse: Int):
+                       error: I1, rows: Int, chunks: Int, groups: Int, reverse: Int):
         scratch = cuda.shared.array(SCRATCH, float32, alignment=16)
         carried = cuda.shared.array(CARRIED, float32)
         w = cuda.local.array(WEIGHTS, float32)
@@ -132,7 +132,7 @@ def forward_kernel(cell, layout, saves):
                     mine = chunk * S * KIND + tid
                     if is_real:
                         for g in range(G):                              # begun before the wait, which hides it
-                            a[g, 0] = ptx.load(a_x, (place * G + g) * H + unit)
+                            a[g, 0] = ptx.load(a_x, place * G * H + unit + g * H)
                     if bits != 0:
                         multiply(w, states, (first * (T + 1) + slot) * H, (T + 1) * H, step > 0, bits, rows, scratch,
                                  error)
@@ -147,7 +147,7 @@ def forward_kernel(cell, layout, saves):
                         hand_on(states, moment, plane, carried, mine)
                         if saves:
                             for n in range(N):
-                                ptx.store(saved, (place * N + n) * H + unit, kept[n, 0])
+                                ptx.store(saved, place * N * H + unit + n * H, kept[n, 0])
                         ptx.store(y, place * H + unit, after[0, 0])
                     elif owner:
                         hand_on(states, moment, plane, carried, mine)
@@ -158,7 +158,7 @@ def forward_kernel(cell, layout, saves):
                 if r < rows and b < B and unit < H:
                     for k in range(S):
                         ptx.store(finals, (k * B + b) * H + unit, ptx.load(carried, (chunk * S + k) * KIND + tid))
-            group += cuda.gridDim.x // BLOCKS
+            group += groups
 
     return blocks_forward
 
@@ -183,7 +183,7 @@ def backward_kernel(cell, layout):
         """What the forward pass left of a step of one unit, and dy."""
         d_state[0, 0] = ptx.load(dy, place * H + unit)                  # y = h
         for n in range(N):
-            kept[n, 0] = ptx.load(saved, (place * N + n) * H + unit)
+            kept[n, 0] = ptx.load(saved, place * N * H + unit + n * H)
         for k in range(S):
             before[k, 0] = ptx.load(states, k * plane + moment)
             after[k, 0] = ptx.load(states, k * plane + next_moment)
@@ -192,13 +192,13 @@ def backward_kernel(cell, layout):
     def store_gradients(da, place, unit, d_a):
         """The state's side, for which others wait, first."""
         for g in range(G):
-            publish(da, place * STRIDE + H_SIDE + g * H + unit, d_a[A - G + g, 0])
+            publish(da, place * STRIDE + unit + H_SIDE + g * H, d_a[A - G + g, 0])
         for g in range(A - G):
-            ptx.store(da, place * STRIDE + g * H + unit, d_a[g, 0])
+            ptx.store(da, place * STRIDE + unit + g * H, d_a[g, 0])
 
     @kernel(threads=THREADS, resident=True)
     def blocks_backward(packed: F1, own: F2, real: I2, saved: F4, states: F4, dy: F3, d_states: F3, da: F3, d_own: F3,
-                        error: I1, rows: Int, chunks: Int, reverse: Int):
+                        error: I1, rows: Int, chunks: Int, groups: Int, reverse: Int):
         scratch = cuda.shared.array(SCRATCH, float32, alignment=16)
         carried = cuda.shared.array(CARRIED, float32)
         w = cuda.local.array(WEIGHTS, float32)
@@ -252,7 +252,7 @@ def backward_kernel(cell, layout):
                                  scratch, error)
                         cuda.syncthreads()
                         if owner and later_bits >> r & 1 == 1:
-                            dh = total(scratch, r, u)                   # a_h = h_prev @ U.T
+                            dh = total(scratch, r, u, 0)                 # a_h = h_prev @ U.T
                             ptx.store(carried, mine, ptx.load(carried, mine) + dh)
                     if is_real:
                         d_state[0, 0] += ptx.load(carried, mine)
@@ -268,7 +268,7 @@ def backward_kernel(cell, layout):
                             ptx.store(carried, mine + (S + p) * KIND, d_own_of_unit[p, 0])
                     elif owner and step < T:
                         for g in range(A):
-                            ptx.store(da, place * STRIDE + g * H + unit, float32(0))
+                            ptx.store(da, place * STRIDE + unit + g * H, float32(0))
 
             for chunk in range(chunks):
                 b = (group * chunks + chunk) * rows + r
@@ -278,6 +278,6 @@ def backward_kernel(cell, layout):
                     for p in range(P):
                         ptx.store(d_own, (b * P + p) * H + unit,
                                   ptx.load(carried, (chunk * KINDS + S + p) * KIND + tid))
-            group += cuda.gridDim.x // BLOCKS
+            group += groups
 
     return blocks_backward

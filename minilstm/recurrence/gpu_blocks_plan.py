@@ -8,6 +8,7 @@ At each step every row of the batch brings a vector of L numbers, and each of H 
 P blocks are a *group*: each owns some units, the last one perhaps fewer, and with each R rows of the matrix, L long.
 A group computes some rows of the batch, so there are as many copies of the matrix on the chip as groups.
 
+    Work        these numbers
     Layout      what a kernel is compiled for: the share of a block and of a thread
     Plan        a Layout, and how a batch is divided among groups
 
@@ -22,12 +23,20 @@ WARP = 32
 REGISTERS = 16384               # of each quarter of a multiprocessor; a thread may have 255 at most
 SHARED = 48 * 1024 // 4         # float32 numbers of static shared memory of a block
 MOST_THREADS = 512              # of a block: 1024 would leave 64 registers to each, too few to hold weights
-MOST_WEIGHTS = 128              # of a thread, in registers
-SPARE = 68                      # registers of a thread that are not for weights,
-SPARE_TENSOR = 111              # or where tensor cores multiply
+MOST_WEIGHTS = 144              # of a thread, in registers
+SPARE, SPARE_BACKWARD = 72, 92  # registers that a thread needs beside its weights, found by compiling,
+SPARE_TENSOR = 92               # where tensor cores multiply: besides the sums
 MOST_ROWS = 32                  # of a chunk: a bit of an int32 says of each whether its step is real
 MOST_CHUNKS = 4                 # of a group: enough for the results of one to arrive while others are computed
 TENSOR_ROWS = 16                # of a chunk, where tensor cores multiply
+
+
+class Work(NamedTuple):
+    L: int                  # numbers of a vector
+    H: int                  # units
+    R: int                  # sums that each unit needs
+    carried: int            # numbers that each unit of each row keeps in shared memory from step to step
+    spare: int              # registers that a thread needs beside its weights
 
 
 class Layout(NamedTuple):
@@ -37,9 +46,9 @@ class Layout(NamedTuple):
     rows are neighbours, ``across`` of them.  On tensor cores a warp has all rows of the block and ``pieces`` times 16
     columns, and there are ``across`` warps."""
     tensor: bool
-    L: int                  # numbers of a vector
-    H: int                  # units
-    R: int                  # sums that each unit needs
+    L: int                  # as in Work, like H and R
+    H: int
+    R: int
     units: int              # of a block, a multiple of 4
     across: int             # threads, or warps, that share the columns of a row
     pieces: int             # of the columns of a thread
@@ -62,12 +71,6 @@ class Layout(NamedTuple):
     def weights(self):
         """Of a thread."""
         return self.pieces * (4 * tiles(self.sums) if self.tensor else 16)
-
-    @property
-    def registers(self):
-        """Of a thread, at least: its weights, on tensor cores the sums too, and what the rest of a step takes, found by
-        compiling kernels with as little room as this says."""
-        return self.weights + (SPARE_TENSOR + 4 * tiles(self.sums) if self.tensor else SPARE)
 
     @property
     def partials(self):
@@ -93,6 +96,16 @@ def sizes(cell):
     return len(cell.states), G, G * (1 + cell.apart), len(cell.saved), len(cell.own)
 
 
+def forward_work(cell, H):
+    S, G, A, N, P = sizes(cell)
+    return Work(H, H, G, S, SPARE)                                      # it carries the states
+
+
+def backward_work(cell, H):
+    S, G, A, N, P = sizes(cell)
+    return Work(G * H, H, 1, S + P, SPARE_BACKWARD)                     # it carries their gradients, and those of own
+
+
 def tiles(sums):
     """Of 8 rows of the matrix, as tensor cores take them."""
     return -(-sums // 8)
@@ -112,14 +125,14 @@ def registers_for(threads):
 
 # ------------------------------------------------------------------------------------------------------------- layouts
 
-def layouts(L, H, R, carried, tensor):
-    """Every Layout that a multiprocessor has room for.  carried: numbers of shared memory that each unit of each row of
-    a group needs beside."""
-    make = on_tensor_cores if tensor else in_float32
-    for units in range(8 if tensor else 4, H + 4, 8 if tensor else 4):
-        for layout in make(L, H, R, units):
-            if layout.weights <= MOST_WEIGHTS and layout.registers <= registers_for(layout.threads):
-                layout = with_rows(layout, carried)
+def layouts(work, tensor):
+    """Every Layout that a multiprocessor has room for."""
+    make, step = (on_tensor_cores, 8) if tensor else (in_float32, 4)
+    for units in range(step, work.H + step, step):
+        for layout in make(work.L, work.H, work.R, units):
+            spare = SPARE_TENSOR + 4 * tiles(layout.sums) if tensor else work.spare
+            if layout.weights <= min(MOST_WEIGHTS, registers_for(layout.threads) - spare):
+                layout = with_rows(layout, work.carried)
                 if layout:
                     yield layout
 
@@ -161,10 +174,10 @@ CHUNK = 700                 # of the barriers, the sums over threads and the for
 
 
 @functools.lru_cache(maxsize=256)
-def plan(L, H, R, carried, tensor, B, multiprocessors):
+def plan(work, tensor, B, multiprocessors):
     """The Plan for a batch of B rows with the least estimated time, or None where none fits."""
     plans = (divided(layout, chunk_rows, B, multiprocessors)
-             for layout in layouts(L, H, R, carried, tensor) if layout.blocks <= multiprocessors
+             for layout in layouts(work, tensor) if layout.blocks <= multiprocessors
              for chunk_rows in range(1, min(layout.rows, B) + 1))
     return min(plans, key=lambda plan: cycles(plan, B), default=None)
 

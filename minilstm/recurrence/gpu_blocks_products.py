@@ -34,7 +34,7 @@ class Product(NamedTuple):
                                         bit r of ``real`` is set; may_wait: its numbers are written by other blocks
                                         meanwhile.  All threads of a block call it, and it has a barrier inside; after
                                         one more the partial sums are in scratch
-    total(scratch, r, row)              the sum of vector r and one row of the block's share of the matrix
+    total(scratch, r, row, constant)    the sum of vector r and row ``row + constant`` of the block's share
     """
     place: Callable
     clear: Callable
@@ -123,10 +123,11 @@ def float32_product(layout):
         return s
 
     @device_function
-    def total(scratch, r, row):
-        s = ptx.load(scratch, SUMS_AT + r * SUMS + row)
+    def total(scratch, r, row, constant):
+        at = r * SUMS + row
+        s = ptx.load(scratch, at + SUMS_AT + constant)
         for k in range(1, PARTIALS):
-            s += ptx.load(scratch, SUMS_AT + (k * ROWS + r) * SUMS + row)
+            s += ptx.load(scratch, at + SUMS_AT + k * ROWS * SUMS + constant)
         return s
 
     return Product(place, clear, multiply, total)

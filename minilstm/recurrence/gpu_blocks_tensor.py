@@ -24,6 +24,7 @@ def tensor_product(layout):
     TILES, STRIDE = tiles(layout.sums), partial_stride(layout.sums)
     CHOSEN = min(AT_ONCE, PIECES)
     ROUNDS = -(-PIECES // CHOSEN)
+    EXACT = ACROSS * PIECES * 16 == L                       # no lane has columns beyond the last one
 
     @device_function
     def place(thread, n):
@@ -63,8 +64,9 @@ def tensor_product(layout):
     def multiply(w, source, first, stride, may_wait, real, rows, scratch, error):
         low = cuda.threadIdx.x % WARP // 4                  # the two rows of the batch whose numbers this lane gives
         high = low + 8
-        low_there, high_there = low < rows and real >> low & 1 == 1, high < rows and real >> high & 1 == 1
-        low_at, high_at = first + low * stride, first + high * stride
+        low_there, high_there = real >> low & 1 == 1, real >> high & 1 == 1
+        column = first_column(cuda.threadIdx.x)
+        low_at, high_at = first + low * stride + column, first + high * stride + column
         sums = cuda.local.array((TILES, 4), float32)
         for n in range(TILES):
             for j in range(4):
@@ -73,15 +75,15 @@ def tensor_product(layout):
         highs = cuda.local.array((CHOSEN, 4), float32)
         for round in unroll(ROUNDS):
             for k in range(CHOSEN):
-                column = first_column(cuda.threadIdx.x) + 16 * (round * CHOSEN + k)
-                inside = column < L and round * CHOSEN + k < PIECES
-                look(lows, k, source, low_at + column, inside and low_there)
-                look(highs, k, source, high_at + column, inside and high_there)
+                ahead = 16 * (round * CHOSEN + k)
+                inside = (EXACT or column < L - ahead) and round * CHOSEN + k < PIECES
+                look(lows, k, source, low_at + ahead, inside and low_there)
+                look(highs, k, source, high_at + ahead, inside and high_there)
             for k in range(CHOSEN):
-                column = first_column(cuda.threadIdx.x) + 16 * (round * CHOSEN + k)
-                inside = may_wait and column < L and round * CHOSEN + k < PIECES
-                wait(lows, k, source, low_at + column, inside and low_there, error)
-                wait(highs, k, source, high_at + column, inside and high_there, error)
+                ahead = 16 * (round * CHOSEN + k)
+                inside = may_wait and (EXACT or column < L - ahead) and round * CHOSEN + k < PIECES
+                wait(lows, k, source, low_at + ahead, inside and low_there, error)
+                wait(highs, k, source, high_at + ahead, inside and high_there, error)
             for k in unroll(CHOSEN):
                 if round * CHOSEN + k < PIECES:
                     for n in unroll(TILES):
@@ -94,10 +96,11 @@ def tensor_product(layout):
                 ptx.store(scratch, place + 8 * STRIDE + 8 * n + j, sums[n, 2 + j])
 
     @device_function
-    def total(scratch, r, row):
-        s = ptx.load(scratch, r * STRIDE + row)
+    def total(scratch, r, row, constant):
+        at = r * STRIDE + row
+        s = ptx.load(scratch, at + constant)
         for k in range(1, ACROSS):
-            s += ptx.load(scratch, (k * TENSOR_ROWS + r) * STRIDE + row)
+            s += ptx.load(scratch, at + k * TENSOR_ROWS * STRIDE + constant)
         return s
 
     return Product(place, clear, multiply, total)
