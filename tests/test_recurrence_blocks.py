@@ -397,12 +397,19 @@ ALL = [(cell, H, tensor) for cell in ("LSTM", "GRU") for H in (128, 256, 512, 10
 OTHERS = [(cell, 384, False) for cell in CELLS if cell not in ("LSTM", "GRU")]
 
 
+SPILLS = 256
+
+
 def check_machine_code(cell, H, tensor, B=64):
-    """The two kernels of such a layer on 132 multiprocessors: all weights are in registers."""
+    """The two kernels of such a layer on 132 multiprocessors: all weights are in registers.
+
+    For compute capability 8.0 the compiler adds a way for warps that are not together to each shuffle, and registers are
+    too few for that: some numbers other than weights go to memory, in float32, where there are shuffles."""
     for work, make in ((forward_work, lambda layout: forward_kernel(CELLS[cell], layout, True)),
                        (backward_work, lambda layout: backward_kernel(CELLS[cell], layout))):
         layout = plan(work(CELLS[cell], H), tensor, B, 132).layout
-        check(make(layout), registers=registers_for(layout.threads))
+        check(make(layout), registers=registers_for(layout.threads), targets=[(9, 0)])
+        check(make(layout), registers=registers_for(layout.threads), spills=SPILLS, stack=SPILLS, targets=[(8, 0)])
 
 
 @pytest.mark.compiler
