@@ -403,8 +403,8 @@ SPILLS = 256
 def check_machine_code(cell, H, tensor, B=64):
     """The two kernels of such a layer on 132 multiprocessors: all weights are in registers.
 
-    For compute capability 8.0 the compiler adds a way for warps that are not together to each shuffle, and registers are
-    too few for that: some numbers other than weights go to memory, in float32, where there are shuffles."""
+    For compute capability 8.0 the compiler adds a way for warps that are not together to each shuffle, and registers
+    are too few for that: some numbers other than weights go to memory, in float32, where there are shuffles."""
     for work, make in ((forward_work, lambda layout: forward_kernel(CELLS[cell], layout, True)),
                        (backward_work, lambda layout: backward_kernel(CELLS[cell], layout))):
         layout = plan(work(CELLS[cell], H), tensor, B, 132).layout
