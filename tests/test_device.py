@@ -259,6 +259,7 @@ def test_without_the_compiler_a_report_says_what_to_install(monkeypatch):
 
 @pytest.mark.compiler
 def test_the_compiler_for_gpus_leaves_the_cpu_backend_as_it_is():
+    pytest.importorskip("numba_cuda", reason="the GPU compiler is not installed (pip install -e '.[gpu]')")
     program = """
 import numba_cuda, numpy as np, minilstm
 from numba import cuda
@@ -527,6 +528,7 @@ def test_without_the_compiler_there_is_no_gpu(monkeypatch):
     ("CUDA_ERROR_NO_DEVICE (100)", "CUDA_ERROR_NO_DEVICE"),
     (None, r"libnvvm is missing: pip install 'minilstm\[gpu\]'")])
 def test_without_a_driver_or_a_card_there_is_no_gpu(monkeypatch, error, reason):
+    pytest.importorskip("numba_cuda", reason="the GPU compiler is not installed (pip install -e '.[gpu]')")
     monkeypatch.setattr(gpu, "_real", None)
     monkeypatch.setattr("numba.cuda.is_available", lambda: False)
     monkeypatch.setattr("numba.cuda.cuda_error", lambda: error)
@@ -536,6 +538,7 @@ def test_without_a_driver_or_a_card_there_is_no_gpu(monkeypatch, error, reason):
 
 @pytest.mark.compiler
 def test_numbas_own_simulator_is_no_gpu():
+    pytest.importorskip("numba_cuda", reason="the GPU compiler is not installed (pip install -e '.[gpu]')")
     program = """
 from minilstm import device
 try:
