@@ -394,5 +394,5 @@ def test_machine_code_of_what_else_there_is():
     check_all(False, 33, 70, True, aligned=False)
     check_all(True, 33, 70, False, aligned=False)
     for additive in (False, True):
-        check(weights_kernel(additive, True), 64)
+        check(weights_kernel(additive, True), 96)
     check(query_kernel(64), 64)
