@@ -14,8 +14,8 @@ def report(kernel, cc):
 
 
 def check(kernel, registers, spills=0, stack=0, shared=48 * 1024, targets=TARGETS):
-    """Compile for every target, or for those given; fail where more registers, spilled bytes, bytes of stack or of static shared memory are
-    used than said, or double precision."""
+    """Compile for every target, or for those given; fail where more registers, spilled bytes, bytes of stack or of
+    static shared memory are used than said, or double precision."""
     for cc in targets:
         found = report(kernel, cc)
         assert found.doubles == 0, f"{found}: {found.doubles} instructions in double precision"

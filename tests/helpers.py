@@ -18,8 +18,8 @@ TOLERANCE = {
                                             # its layers are float64: 2e-6 was the worst
     "keras, compiled, float64": 1e-12,      # but not where it runs PyTorch's own LSTM and GRU
     "onnxruntime, float32": 1e-5,           # two float32 programs: 1.3e-6 was the worst of the tests, in its own tanh
-    "TF32, a step after another": 2e-2,     # tensor cores see 10 bits of mantissa, at every step: 2.9e-3 was the worst of
-                                            # some small batches
+    "TF32, a step after another": 2e-2,     # tensor cores see 10 bits of mantissa, at each step: 2.9e-3 was the
+                                            # worst of eight small batches
     "gradients by rounding": 1e-12,         # float64 weight gradients, summed in another order
 }
 

@@ -61,7 +61,7 @@ def kernel(threads, **options):
 
 def device_function(function):
     """Mark a function that kernels call and that uses ``cuda`` or ``ptx``: compiled into them, and simulated with
-    them.  Formulas that use neither need no mark."""
+    them, its ``unroll`` loops written out in both.  Formulas that use neither need no mark."""
     function = written_out(function)
     function.runs_on_gpu = True
     return register_jitable(forceinline=True)(function)

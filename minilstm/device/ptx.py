@@ -213,7 +213,8 @@ def to_tf32(typingctx, x):
 
 @intrinsic
 def mma_tf32(typingctx, a, b, c):
-    """A (16,8) @ B (8,8) + C (16,8), by the 32 lanes of a warp together, which hold the matrices between them.
+    """A (16,8) @ B (8,8) + C (16,8), by the 32 lanes of a warp together, which hold the matrices between them.  Said to
+    have side effects, so that the compiler does not move it to where the lanes may not be together.
 
     With group, t = divmod(lane, 4) a lane gives and gets
         a: 4 int32, TF32 bits of A[group, t], A[group + 8, t], A[group, t + 4], A[group + 8, t + 4]
