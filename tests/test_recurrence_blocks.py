@@ -156,7 +156,7 @@ def test_every_share(gpu, rng, H, wish):
 @pytest.mark.parametrize("cell, H, B, wish", [
     ("LSTM", 12, 3, dict(units=8, rows=3, chunks=1, groups=1, across=4)),
     pytest.param("GRU", 40, 19, dict(units=8, rows=16, chunks=2, groups=1, across=4), marks=pytest.mark.long),
-    pytest.param("LSTM with peepholes", 72, 5, dict(units=16, rows=2, chunks=2, groups=2, across=8),
+    pytest.param("LSTM with peepholes", 56, 5, dict(units=16, rows=2, chunks=2, groups=2, across=8),
                  marks=pytest.mark.long),
 ])
 def test_tensor_cores(gpu, rng, cell, H, B, wish):

@@ -26,7 +26,7 @@ MOST_THREADS = 512              # of a block: 1024 would leave 64 registers to e
 MOST_WEIGHTS = 144              # of a thread, in registers
 SPARE, SPARE_BACKWARD = 72, 92  # registers that a thread needs beside its weights, found by compiling,
 SPARE_TENSOR = 92               # where tensor cores multiply: besides the sums
-MOST_ROWS = 32                  # of a chunk: a bit of an int32 says of each whether its step is real
+MOST_ROWS = 31                  # of a chunk: a bit of an int32 says of each whether its step is real
 MOST_CHUNKS = 4                 # of a group: enough for the results of one to arrive while others are computed
 TENSOR_ROWS = 16                # of a chunk, where tensor cores multiply
 
