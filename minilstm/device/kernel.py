@@ -64,7 +64,7 @@ def kernel(threads, **options):
 
 def device_function(function):
     """Mark a function that kernels call and that uses ``cuda`` or ``ptx``: compiled into them, and simulated with
-    them.  Formulas that use neither need no mark.  Its ``unroll`` loops are written out as a kernel's are."""
+    them, its ``unroll`` loops written out in both.  Formulas that use neither need no mark."""
     function.runs_on_gpu = True
 
     @overload(function, strict=False, jit_options={"forceinline": True})

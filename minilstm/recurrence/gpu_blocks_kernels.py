@@ -78,11 +78,11 @@ def forward_kernel(cell, layout, saves):
                 a[g, 0] += a_h
 
     @device_function
-    def hand_on(states, moment, plane, carried, mine):
-        """The carried states into a slot: h, for which others wait, first."""
-        publish(states, moment, ptx.load(carried, mine))
+    def store_states(states, moment, plane, after):
+        """Into a slot: h, for which others wait, first."""
+        publish(states, moment, after[0, 0])
         for k in range(1, S):
-            ptx.store(states, k * plane + moment, ptx.load(carried, mine + k * KIND))
+            ptx.store(states, k * plane + moment, after[k, 0])
 
     @kernel(threads=THREADS, resident=True)
     def blocks_forward(packed: F1, own: F2, b_h: F1, a_x: F3, real: I2, states: F4, saved: F4, y: F3, finals: F3,
@@ -142,15 +142,17 @@ def forward_kernel(cell, layout, saves):
                         for k in range(S):
                             before[k, 0] = ptx.load(carried, mine + k * KIND)
                         forward_row(a, own_of_unit, before, after, kept)
+                        store_states(states, moment, plane, after)
                         for k in range(S):
                             ptx.store(carried, mine + k * KIND, after[k, 0])
-                        hand_on(states, moment, plane, carried, mine)
                         if saves:
                             for n in range(N):
                                 ptx.store(saved, place * N * H + unit + n * H, kept[n, 0])
                         ptx.store(y, place * H + unit, after[0, 0])
-                    elif owner:
-                        hand_on(states, moment, plane, carried, mine)
+                    elif owner:                                         # carried over
+                        for k in range(S):
+                            after[k, 0] = ptx.load(carried, mine + k * KIND)
+                        store_states(states, moment, plane, after)
                         ptx.store(y, place * H + unit, float32(0))
 
             for chunk in range(chunks):

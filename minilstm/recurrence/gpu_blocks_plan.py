@@ -23,10 +23,11 @@ WARP = 32
 REGISTERS = 16384               # of each quarter of a multiprocessor; a thread may have 255 at most
 SHARED = 48 * 1024 // 4         # float32 numbers of static shared memory of a block
 MOST_THREADS = 512              # of a block: 1024 would leave 64 registers to each, too few to hold weights
-MOST_WEIGHTS = 144              # of a thread, in registers
+MOST_WEIGHTS = 144              # of a thread, in registers,
+MOST_WEIGHTS_TENSOR = 128       # or where tensor cores multiply
 SPARE, SPARE_BACKWARD = 72, 92  # registers that a thread needs beside its weights, found by compiling,
 SPARE_TENSOR = 92               # where tensor cores multiply: besides the sums
-MOST_ROWS = 32                  # of a chunk: a bit of an int32 says of each whether its step is real
+MOST_ROWS = 31                  # of a chunk: a bit of an int32 says of each whether its step is real
 MOST_CHUNKS = 4                 # of a group: enough for the results of one to arrive while others are computed
 TENSOR_ROWS = 16                # of a chunk, where tensor cores multiply
 
@@ -127,11 +128,11 @@ def registers_for(threads):
 
 def layouts(work, tensor):
     """Every Layout that a multiprocessor has room for."""
-    make, step = (on_tensor_cores, 8) if tensor else (in_float32, 4)
+    make, step, most = (on_tensor_cores, 8, MOST_WEIGHTS_TENSOR) if tensor else (in_float32, 4, MOST_WEIGHTS)
     for units in range(step, work.H + step, step):
         for layout in make(work.L, work.H, work.R, units):
             spare = SPARE_TENSOR + 4 * tiles(layout.sums) if tensor else work.spare
-            if layout.weights <= min(MOST_WEIGHTS, registers_for(layout.threads) - spare):
+            if layout.weights <= min(most, registers_for(layout.threads) - spare):
                 layout = with_rows(layout, work.carried)
                 if layout:
                     yield layout
