@@ -149,12 +149,15 @@ print(all(k._cache.cache_path.startswith(str(CACHE_FOLDER)) for k in made), len(
 
 
 def test_import_is_cheap_and_compiles_nothing():
-    """At most half a second more than NumPy, the best of five; no plots, no CUDA, no simulator; no kernel compiled."""
+    """After NumPy and Numba it takes at most 1.5 times as long as Numba did, the best of five (1.0 is usual); no plots,
+    no CUDA, no simulator; no kernel compiled."""
     script = """
 import time, numpy
-start = time.perf_counter()
+begin = time.perf_counter()
+import numba
+middle = time.perf_counter()
 import minilstm
-print(time.perf_counter() - start)
+print((time.perf_counter() - middle) / (middle - begin))
 import sys
 print([name for name in ("matplotlib", "numba.cuda", "greenlet", "torch") if name in sys.modules])
 from minilstm.cells import LSTM_CELL
@@ -163,7 +166,7 @@ from minilstm.recurrence import cpu
 print(sum(len(k.signatures) for k in (*cpu.kernels(LSTM_CELL), matmul._pack_panels, matmul._product_rows)))
 """
     runs = [in_new_process(script, PACKAGE.parent) for _ in range(5)]
-    assert min(float(seconds) for seconds, _, _ in runs) < 0.5
+    assert min(float(ratio) for ratio, _, _ in runs) < 1.5
     assert all(loaded == "[]" and compiled == "0" for _, loaded, compiled in runs)
 
 

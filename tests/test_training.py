@@ -89,9 +89,9 @@ def test_clipping_scales_all_gradients_by_one_factor():
     for _, layer in model.walk():
         for g in layer.grads.values():
             g[:] = 2.0
-    assert minilstm.clip_global_norm(model, 3.0) == 6.0         # nine twos
+    assert minilstm.clip_global_norm(model, 3.0) == (6.0, 0.5)          # nine twos
     assert all((g == 1).all() for _, layer in model.walk() for g in layer.grads.values())
-    assert minilstm.clip_global_norm(model, 3.5) == 3.0
+    assert minilstm.clip_global_norm(model, 3.5) == (3.0, 1.0)
     assert all((g == 1).all() for _, layer in model.walk() for g in layer.grads.values())
 
 

@@ -450,7 +450,7 @@ for radius in (1.5, 2.0, 3.0):
             model = minilstm.Sequential(rnn_with(radius, input_size=2, seed=seed),
                                         minilstm.Linear(H, 1, dtype="float64", backend="reference", seed=seed))
             before = loss_and_gradient(model, *batch)
-            norms.append(minilstm.clip_global_norm(model, limit))
+            norms.append(minilstm.clip_global_norm(model, limit).norm)
             descend(model, RATE)
             ratios.append(loss_and_gradient(model, *batch) / before)
     print(f"  RNN, radius {radius}  {np.median(norms):20.0f}  "

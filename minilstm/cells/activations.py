@@ -46,6 +46,11 @@ def exp(x):
     return np.exp(x)
 
 
+def softplus(x):
+    """log(1 + exp(x)), without overflow; its derivative is sigmoid(x)."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
 def relu(x):
     """x where it is positive, 0 elsewhere; the sign of a complex number is its real part's.  A NaN stays NaN."""
     return np.where(np.real(x) < 0, np.asarray(x).dtype.type(0), x)

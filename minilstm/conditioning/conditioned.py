@@ -100,6 +100,11 @@ class Conditioned(Layer):
         """What the recurrent layer draws in training."""
         return self.recurrent.noise
 
+    @property
+    def counter(self):
+        """Of the draws in training."""
+        return self.noise.counter
+
     def arguments(self):
         """The arguments that build this layer again, but for dtype, backend and seed."""
         options = {name: value for name, value in self.recurrent.arguments().items()

@@ -5,12 +5,13 @@ from .gru_d import GRUD
 from .layer import Layer
 from .linear import Linear
 from .lstm import LSTM
+from .non_crossing import NonCrossing
 from .one_state import GRU, RNN
 from .pooling import Pooling
 from .saving import FormatError, load, save
 from .sequential import Sequential
 
 __all__ = [
-    "Attention", "AttentionPooling", "Embedding", "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "Pooling",
-    "RNN", "Sequential", "load", "save",
+    "Attention", "AttentionPooling", "Embedding", "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear",
+    "NonCrossing", "Pooling", "RNN", "Sequential", "load", "save",
 ]

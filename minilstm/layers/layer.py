@@ -30,7 +30,8 @@ class Layer:
     backend     who computes: "cpu" (compiled), "reference" (plain NumPy) or "gpu" (a CUDA GPU, float32 only)
     backends        of which it may be one
     takes_mask      does forward take mask=?
-    takes_training  does forward take training= and draw=, because it is random in training?
+    takes_training  does forward take training= and draw=, because it is random in training?  Its draws are numbered by
+                    ``counter``
     takes_condition     does forward take condition=, an array (B,...), and condition_mask= where the condition is a
                         set?  backward then returns ConditionedGradients
     takes_categories    is its x (B,T) integers, and no longer (B,T,D) numbers?
@@ -157,15 +158,15 @@ class Layer:
 
 
 class Counter:
-    """The numbers 0, 1, 2 ..., each given out once, whatever the number of threads that ask."""
+    """The numbers 0, 1, 2 ..., each given out once, whatever the number of threads that ask.  next: the one to come"""
 
     def __init__(self):
-        self._next = 0
+        self.next = 0
 
     def take(self):
         with _counting:
-            number = self._next
-            self._next += 1
+            number = self.next
+            self.next += 1
         return number
 
 

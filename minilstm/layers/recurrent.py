@@ -75,6 +75,11 @@ class Recurrent(Layer):
                 for name, array in self._named(layer, direction, initial).items():
                     self._own(name, array)
 
+    @property
+    def counter(self):
+        """Of the draws in training."""
+        return self.noise.counter
+
     def arguments(self):
         """The arguments that build this layer again, but for dtype, backend and seed."""
         return {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,

@@ -27,14 +27,16 @@ from .gru_d import GRUD
 from .layer import Layer
 from .linear import Linear
 from .lstm import LSTM
+from .non_crossing import NonCrossing
 from .one_state import GRU, RNN
 from .pooling import Pooling
 from .sequential import Sequential
 
 FORMAT, VERSION = "minilstm", "1"
 TYPES = {layer_class.__name__: layer_class for layer_class in (
-    Attention, AttentionPooling, Embedding, GRU, GRUD, LSTM, Linear, Pooling, RNN)}
-WITHOUT_TENSORS = {"Pooling"}
+    Attention, AttentionPooling, Embedding, GRU, GRUD, LSTM, Linear, NonCrossing, Pooling, RNN)}
+WITHOUT_SEED = {"NonCrossing", "Pooling"}
+WITHOUT_TENSORS = set(WITHOUT_SEED)
 
 
 class FormatError(ValueError):
@@ -181,7 +183,7 @@ def _build(description, backend, limits):
         return Sequential(*(_build(child, backend, limits) for child in description["layers"]))
     limits.spend(kind, description)
     noise_seed = natural("noise_seed", description.pop("noise_seed", 0)) if TYPES[kind].takes_training else None
-    loaded = {"seed": None} if kind != "Pooling" else {}                # there are weights, and they will be loaded
+    loaded = {"seed": None} if kind not in WITHOUT_SEED else {}        # there are weights, and they will be loaded
     layer = TYPES[kind](**description, backend=backend, **loaded)
     if noise_seed is not None:
         layer.noise.seed = noise_seed

@@ -1,23 +1,44 @@
 """The training loop: shuffle, batch, forward, loss, backward, clip, step."""
+import functools
 import inspect
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from ..arguments import describe, natural, positive
+from ..arguments import describe, natural, one_of, positive
 from ..layers.layer import first
 from ..sequences import batches
+from . import clipping
+from .checkpoint import Checkpoint
+from .data import blamed, prepared
 from .losses import mean_squared_error
 from .optimizers import Adam
+from .reduction import REDUCTIONS, total_weight
+from .run import History, Run, identity, name_of
+from .schedules import Constant
 from .watch import DeviceWatch, Watch
 
 
-def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared_error, loss_mask=None, optimizer=None,
-        clip_norm=1.0, seed=0, progress=True):
-    """Train ``model`` in place -> the loss of each epoch, a list.
+class Epoch(NamedTuple):
+    """What a callback is told."""
+    number: int                 # from 1 on
+    loss: float                 # on the training data, while the weights moved
+    validation: float | None    # on the validation data
+    rate: float                 # the optimizer's
+    norm: float                 # of the gradients, the mean, before clipping
+    model: Any
+    history: History
 
+
+def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared_error, loss_mask=None, weights=None,
+        class_weights=None, reduction="steps", optimizer=None, schedule=None, clip_norm=1.0, clip_value=None,
+        accumulate=1, validation=None, patience=None, callbacks=(), checkpoint=None, checkpoint_steps=None, seed=0,
+        progress=True):
+    """Train ``model`` in place -> History, a list of the loss of each epoch, with more beside it.
+
+    Data
     model        a Layer, such as Sequential: forward(x) -> (y, cache), backward(cache, dy); forward is also given mask=
                  and training=True where ``takes_mask`` and ``takes_training`` say that it takes them
     x, target    (N,T,D) and (N,T,F): N sequences, shuffled anew in every epoch; x (N,T) for a model that takes
@@ -28,127 +49,267 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     mask         (N,T) bool or None: the real steps
     loss_mask    (N,T) bool or None: of the real steps, those whose error counts, for example none of a warm-up; (N,)
                  for a model that pools: of the sequences that have a real step
-    loss         function (y, target, mask) -> (mean over what the mask says, dy)
-    optimizer    Adam() if None
-    clip_norm    limit of the gradients' global norm; None: no clipping
-    seed         of the shuffling
-    progress     show a bar with the loss; it is silent where the output is no terminal
+    weights      (N,T) or (N,), 0 or more: how much each of them counts; None: all alike
+    class_weights   (F,), how much a step of each class counts, where target are classes
+    seed         of the shuffling; what layers draw in training follows from their own seeds
 
-    The loss of an epoch is the mean over all steps, or sequences, that count, while the weights move from batch to
-    batch.  A batch with none is passed over.
+    A step
+    loss         function (y, target, mask) -> (loss, dy); also given weights= and reduction= where they are not None
+                 and "steps"
+    reduction    the mean is over "steps", or over "sequences", or it is the "sum" (``reduction.py``)
+    batch_size   sequences in a batch
+    accumulate   batches whose gradients are added up for one step, which is that of one batch as large as all of them
+    optimizer    Adam() if None;  schedule: by what its rate is multiplied at each step
+    clip_value   limit of each number of the gradients;  clip_norm: limit of their global norm; None: no clipping
+
+    Over epochs
+    validation   (x, target), (x, target, mask) or (x, target, mask, loss_mask), as above: its loss is computed after
+                 each epoch
+    patience     stop after so many epochs in a row without a new least validation loss, and in the end, stopped or not,
+                 restore the weights of the best epoch
+    callbacks    functions, called with an Epoch after each one; if one returns True, it was the last
+    checkpoint   path of a file that is written after each epoch and, with ``checkpoint_steps``, after so many steps.
+                 If it is there already, the run goes on from it, and ends with the same bits as if it had never
+                 stopped; more ``epochs`` than before prolong it
+    progress     show a bar with epoch, loss and rate; it is silent where the output is no terminal
+
+    The loss of an epoch is the mean (or sum) over all that counts, while the weights move from step to step.  A batch
+    where nothing counts is passed over.
 
     A model on a GPU has its data copied there once, if they are not there already, and nothing comes back but the
-    losses of an epoch when it is over.  ``loss`` is then given DeviceArrays.
+    losses and norms of an epoch when it is over.  ``loss`` is then given DeviceArrays.
 
     Raises TypeError or ValueError for data that do not fit together, FloatingPointError when a loss or a gradient is
-    not finite, before it is put to use: the parameters are then those before that batch."""
-    epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
-    arrays = model.arrays
-    inputs = x if isinstance(x, dict) else {"x": x}
-    data = Data(inputs, target, mask, loss_mask).each(arrays.adopted)
-    counts = _checked(model, data)
-    data = data._replace(counts=counts).each(arrays.data)
-    optimizer, limit = optimizer or Adam(), math.inf if clip_norm is None else clip_norm
-    watching = DeviceWatch if model.backend == "gpu" else Watch
-    rng = np.random.default_rng(natural("seed", seed))
-    history = []
-    with tqdm(total=epochs, desc="training", unit="epoch", disable=None if progress else True) as bar:
-        for epoch in range(1, epochs + 1):
-            found = [rows for rows in batches(len(target), batch_size, seed=rng) if counts[rows].any()]
-            watch = watching(epoch, found, lambda rows: _why(data.each(lambda _, a: arrays.to_numpy(a)[rows])))
-            for rows in watch.rows():
-                batch = data.each(lambda _, array: arrays.take(array, rows))
-                _train_on(model, batch, loss, optimizer, limit, watch)
-            total = sum(counts[rows].sum() * value for rows, value in zip(found, watch.read()))
-            history.append(float(total / max(1, counts.sum())))
-            bar.set_postfix(loss=f"{history[-1]:.4g}")
-            bar.update()
-    return history
+    not finite, before it is put to use: the parameters are then those before that step.  OSError where a checkpoint
+    cannot be written, as soon as that is known: before the first epoch, or after one that is in the file."""
+    epochs, batch_size, accumulate = (positive(name, value) for name, value in (
+        ("epochs", epochs), ("batch_size", batch_size), ("accumulate", accumulate)))
+    one_of("reduction", reduction, REDUCTIONS)
+    _check_backend(model, reduction, accumulate, clip_value, checkpoint_steps)
+    data, counts, weights = prepared(model, x, target, mask, loss_mask, weights, class_weights)
+    optimizer, schedule = optimizer or Adam(), schedule or Constant()
+    plan = Plan(loss, reduction, batch_size, accumulate, clip_norm, clip_value)
+    run = Run(model, optimizer, schedule, natural("seed", seed))
+    validate = _validation(model, validation, patience, plan)
+    saver = None
+    if checkpoint is not None:
+        settings = plan.settings() | {"seed": seed, "optimizer": repr(optimizer), "schedule": repr(schedule),
+                                      "patience": patience} | identity(model, data)
+        saver = Saver(run, Checkpoint(checkpoint, settings), checkpoint_steps)
+    elif checkpoint_steps is not None:
+        raise ValueError(f"checkpoint_steps: expected None without a checkpoint, got {checkpoint_steps!r}")
+    try:
+        if saver:
+            saver.begin()
+        with Bar(epochs, -(-len(counts) // (batch_size * accumulate)), run, progress) as bar:
+            while len(run.history) < epochs and not run.stopped:
+                train_epoch(run, plan, data, counts, weights, bar, saver)
+                after_epoch(run, validate, patience, callbacks)
+                if saver:
+                    saver.save()
+    finally:
+        optimizer.rate = run.rate
+        if saver:
+            saver.end()
+    if run.best:
+        model.load_state_dict(run.best)
+    return run.history
 
 
-class Data(NamedTuple):
-    """Of all N sequences, or of those in a batch."""
-    inputs: dict                    # name -> (N,...)
-    target: np.ndarray
-    mask: np.ndarray | None         # (N,T)
-    counts: np.ndarray | None       # (N,T) or (N,): of the target, what is given as loss_mask, and later what counts
-
-    def each(self, function):
-        """function(name, array) in place of every array."""
-        others = zip(("target", "mask", "loss_mask"), self[1:])
-        return Data({name: function(name, array) for name, array in self.inputs.items()},
-                    *(None if array is None else function(name, array) for name, array in others))
-
-
-def _checked(model, data):
-    """Do the arrays fit together?  -> what counts of the target: steps (N,T) bool, or sequences (N,); NumPy's."""
-    inputs, known, kinds = data.inputs, model.arrays.KNOWN, model.arrays.KINDS
-    data = {"target": data.target, "mask": data.mask, "loss_mask": data.counts}
-    if own := sorted(inputs.keys() & {"training", "draw", "cache", *(("mask",) if model.takes_mask else ())}):
-        raise ValueError(f"x: expected a dict without {', '.join(own)}, which fit passes itself")
-    if model.takes_mask and "lengths" in inputs:
-        raise ValueError("x: expected a dict without lengths, of which the loss would not know: pass "
-                         "mask=sequences.lengths_to_mask(lengths, T)")
-    if not model.walk():
-        raise ValueError(f"model: expected one with parameters, got a {type(model).__name__} without: children() names "
-                         "the layers inside")
-    if data["mask"] is not None and not model.takes_mask and "mask" in inspect.signature(model.forward).parameters:
-        raise ValueError(f"mask: {type(model).__name__} would not get it: its class has to say takes_mask = True")
-    leader = "x" if "x" in inputs else "target"         # whose N and T the others must have
-    data = {leader: (inputs | data)[leader]} | data
-    for name, array in data.items():
-        is_mask = name.endswith("mask")
-        if not (isinstance(array, known) and (array.dtype == bool or not is_mask) or is_mask and array is None):
-            raise TypeError(f"{name}: expected {kinds}{' of bool' * is_mask}, got {describe(array)}")
-        times = 1 if model.pools and name in ("target", "loss_mask") else 2     # axes that are as in the leader
-        is_class = name == "target" and array.dtype.kind in "iu" or name == "x" and model.takes_categories
-        axes = ("N", "T")[:times] + (() if is_mask or is_class else ("...",))
-        times = 1 if model.pools and leader == "target" else times
-        if array is not None and (array.ndim != len(axes) or array.shape[:times] != data[leader].shape[:times]
-                                  or len(array) == 0):
-            raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0, and "
-                             f"{' and '.join(axes[:times])} as in {leader}, got {describe(array)}"
-                             f"{_cure(name, array, axes, model)}")
-    target, mask, loss_mask = data["target"], data["mask"], data["loss_mask"]
-    for name, array in inputs.items():
-        if not isinstance(array, known) or array.shape[:1] != target.shape[:1]:
-            error = ValueError if isinstance(array, known) else TypeError
-            raise error(f"{name}: expected {kinds} (N={len(target)},...), got {describe(array)}")
-    counts = np.ones(target.shape[:1 if model.pools else 2], bool)
-    if mask is not None:
-        mask = np.asarray(mask)
-        counts = mask.any(axis=1) if model.pools else mask
-    return counts if loss_mask is None else counts & np.asarray(loss_mask)
+def evaluate(model, x, target, mask=None, *, loss=mean_squared_error, loss_mask=None, weights=None, class_weights=None,
+             reduction="steps", batch_size=256):
+    """-> the loss of the model as it is, over all that counts; the arguments are those of ``fit``.  Nothing is drawn
+    and nothing changes.  Raises what ``fit`` does, but for a loss that is not finite, which is the answer then."""
+    data, counts, weights = prepared(model, x, target, mask, loss_mask, weights, class_weights)
+    plan = Plan(loss, reduction, positive("batch_size", batch_size), 1, None, None)
+    arrays, found = model.arrays, []
+    for rows in batches(len(counts), plan.batch_size):
+        if counts[rows].any():
+            batch = data.each(lambda _, array: arrays.take(array, arrays.integers("rows", rows)))
+            value, _ = plan.loss_of(batch, _forward(model, batch, **_without_cache(model))[0])
+            found.append((plan.weight_of(rows, counts, weights), float(value)))
+    return _overall(found, reduction)
 
 
-def _cure(name, array, axes, model):
-    if name == "target" and array.ndim == len(axes) - 1 == 1:
-        return "; target[:, None] gives (N,) numbers an axis of one feature"
-    if name == "target" and array.ndim == 2 and not model.pools:
-        return "; a model with one output a sequence has a layer that pools, or says pools = True"
-    return ""
+class Plan(NamedTuple):
+    """What a step is, as ``fit`` has it."""
+    loss: Any
+    reduction: str
+    batch_size: int
+    accumulate: int
+    clip_norm: float | None
+    clip_value: float | None
+
+    def settings(self):
+        """As JSON has it."""
+        return self._asdict() | {"loss": name_of(self.loss)}
+
+    def weight_of(self, rows, counts, weights):
+        """By what the loss of a batch is weighed among others."""
+        return total_weight(counts[rows], None if weights is None else weights[rows], self.reduction)
+
+    def loss_of(self, batch, y):
+        """-> loss, dy"""
+        options = {} if batch.weights is None else {"weights": batch.weights}
+        options |= {} if self.reduction == "steps" else {"reduction": self.reduction}
+        return self.loss(y, batch.target, batch.counts, **options)
 
 
-def _why(batch):
-    """A loss that is not finite: are the data to blame?"""
-    inputs, target, _, counts = batch
-    if target.dtype.kind == "f" and not np.isfinite(target[counts]).all():
-        return "; target has NaN or infinity where it counts: leave these out by loss_mask="
-    for name, array in inputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return f"; {name} has NaN or infinity: fill what is missing (minilstm.sequences), or read it by a GRUD"
-    if target.dtype.kind in "iu":
-        return f"; the classes in target are {target[counts].min()} to {target[counts].max()}"
-    return ""
+def train_epoch(run, plan, data, counts, weights, bar, saver):
+    """The next epoch, or what is left of it; its loss and the mean norm go into the history."""
+    model, arrays = run.model, run.model.arrays
+    order = [rows for rows in batches(len(counts), plan.batch_size, seed=run.begin_epoch()) if counts[rows].any()]
+    weight = [plan.weight_of(rows, counts, weights) for rows in order]
+    watch = _watch(run, order, lambda rows: blamed(data.each(lambda _, a: arrays.to_numpy(a)[rows])))
+    rows = watch.rows()
+    for k in range(len(run.losses), len(order), plan.accumulate):
+        shares = np.array(weight[k:k + plan.accumulate])
+        shares = shares / shares.sum() if plan.reduction != "sum" and shares.any() else np.ones(len(shares))
+        model.zero_grads()
+        for share in shares:
+            batch = data.each(functools.partial(_take, arrays, next(rows)))
+            _add_gradients(model, batch, plan, share, watch)
+        if plan.clip_value is not None:
+            clipping.clip_value(model, plan.clip_value)
+        watch.clip(model, math.inf if plan.clip_norm is None else plan.clip_norm)
+        run.step()
+        run.losses, run.norms = watch.losses, watch.norms
+        bar.step(run)
+        if saver:
+            saver.after_step()
+    losses, norms = watch.read()
+    run.end_epoch(_overall(list(zip(weight, losses)), plan.reduction), float(np.mean(norms)) if norms else 0.0)
 
 
-def _train_on(model, batch, loss, optimizer, limit, watch):
-    options = {"mask": batch.mask} if model.takes_mask else {}
-    options |= {"training": True} if model.takes_training else {}
+def _take(arrays, rows, _, array):
+    return arrays.take(array, rows)
+
+
+def _watch(run, order, why):
+    epoch = len(run.history) + 1
+    if run.model.backend == "gpu":
+        return DeviceWatch(epoch, order, why)
+    return Watch(epoch, order, why, run.losses, run.norms)
+
+
+def _forward(model, batch, **options):
+    """-> y, cache"""
+    options |= {"mask": batch.mask} if model.takes_mask else {}
     out, cache = model.forward(**batch.inputs, **options)
-    value, dy = loss(first(out), batch.target, batch.counts)
+    return first(out), cache
+
+
+def _without_cache(model):
+    """Options of forward where no backward pass follows."""
+    return {"cache": False} if "cache" in inspect.signature(model.forward).parameters else {}
+
+
+def _add_gradients(model, batch, plan, share, watch):
+    """Of one batch, times its share of the step."""
+    y, cache = _forward(model, batch, **({"training": True} if model.takes_training else {}))
+    value, dy = plan.loss_of(batch, y)
     watch.see(value)
-    model.zero_grads()
-    model.backward(cache, dy)
-    watch.clip(model, limit)
-    optimizer.step(model)
+    model.backward(cache, dy if share == 1 else dy * dy.dtype.type(share))
+
+
+def _overall(found, reduction):
+    """[(weight, loss)] of batches -> the loss of all of them."""
+    total = sum(weight * value for weight, value in found)
+    if reduction == "sum":
+        return float(total)
+    return float(total / (sum(weight for weight, _ in found) or 1))
+
+
+def _validation(model, validation, patience, plan):
+    """-> a function without arguments that computes the validation loss; None without validation data."""
+    if patience is not None:
+        positive("patience", patience)
+    if validation is None:
+        if patience is not None:
+            raise ValueError(f"patience: expected None without validation data, got {patience!r}")
+        return None
+    if not isinstance(validation, tuple) or not 2 <= len(validation) <= 4:
+        raise TypeError("validation: expected a tuple (x, target), (x, target, mask) or (x, target, mask, loss_mask), "
+                        f"got {describe(validation)}")
+    x, target, mask, loss_mask = (*validation, None, None)[:4]
+    try:
+        prepared(model, x, target, mask, loss_mask, None, None)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"validation: {error}") from None
+    return functools.partial(evaluate, model, x, target, mask, loss_mask=loss_mask, loss=plan.loss,
+                             reduction=plan.reduction, batch_size=plan.batch_size)
+
+
+def after_epoch(run, validate, patience, callbacks):
+    """Validation, the best weights, the schedule, callbacks; and is it enough?"""
+    history = run.history
+    if validate:
+        history.validation.append(validate())
+        if history.best_epoch is None or history.validation[-1] < history.validation[history.best_epoch - 1]:
+            history.best_epoch = len(history)
+            run.best = run.model.state_dict() if patience else {}
+    run.schedule.see((history.validation or history)[-1])
+    epoch = Epoch(len(history), history[-1], history.validation[-1] if validate else None, history.rates[-1],
+                  history.norms[-1], run.model, history)
+    asked = [bool(callback(epoch)) for callback in callbacks]           # all of them are called
+    run.stopped = any(asked) or bool(patience) and len(history) - history.best_epoch >= patience
+
+
+class Saver:
+    """A run and its file.  every: steps between two writings within an epoch; None: only after epochs."""
+
+    def __init__(self, run, file, every):
+        self.run, self.file = run, file
+        self.every = None if every is None else positive("checkpoint_steps", every)
+        if run.model.takes_training and not hasattr(run.model, "counter"):
+            raise TypeError(f"checkpoint: expected a model with a counter of its draws, got {type(run.model).__name__}")
+
+    def begin(self):
+        """Go on where the file is, and make sure that it can be written."""
+        if (found := self.file.read()) is not None:
+            self.run.load(*found)
+        self.save()
+
+    def save(self):
+        self.file.write(self.run.numbers(), self.run.arrays())
+
+    def after_step(self):
+        if self.every and self.run.steps % self.every == 0:
+            self.save()
+
+    def end(self):
+        self.file.close()
+
+
+class Bar:
+    """The progress bar, in steps; a context manager."""
+
+    def __init__(self, epochs, per_epoch, run, progress):
+        self.epochs, self.per_epoch = epochs, per_epoch
+        done = min(len(run.history), epochs) * per_epoch
+        self.bar = tqdm(total=epochs * per_epoch, initial=done, desc="training", unit="step",
+                        disable=None if progress else True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.close()
+
+    def step(self, run):
+        if self.bar.disable:
+            return
+        known = f", loss {run.losses[-1]:.4g}" if run.losses else ""
+        self.bar.set_postfix_str(f"epoch {len(run.history) + 1}/{self.epochs}{known}, rate {run.optimizer.rate:.2g}",
+                                 refresh=False)
+        self.bar.update()
+
+
+def _check_backend(model, reduction, accumulate, clip_value, checkpoint_steps):
+    """What is there only on the host?"""
+    if model.backend != "gpu":
+        return
+    for name, value, plain in (("reduction", reduction, "steps"), ("accumulate", accumulate, 1),
+                               ("clip_value", clip_value, None), ("checkpoint_steps", checkpoint_steps, None)):
+        if value != plain:
+            raise ValueError(f"{name}: expected {plain!r} for a model on a GPU, got {value!r}")

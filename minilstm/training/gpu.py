@@ -137,7 +137,8 @@ class Notes:
         self.batches = 0
 
     def clip(self, layers, limit, loss=None):
-        """Multiply all gradients by min(1, limit / norm) -> the norm (1,).  loss (1,) on the GPU, or None."""
+        """Multiply all gradients by min(1, limit / norm) -> the norm (1,), the factor (1,).  loss (1,) on the GPU, or
+        None."""
         squares = sum_of_squares([g for layer in layers for g in layer.grads.values()])
         self.batches += 1
         launch(judge, 1, self.rows, self.batches, squares if loss is None else loss, squares, limit)
@@ -145,7 +146,7 @@ class Notes:
         for layer in layers:
             for name, g in layer.grads.items():
                 layer.grads[name] = multiplied(g, note.part(FACTOR, FACTOR + 1))
-        return note.part(NORM, NORM + 1)
+        return note.part(NORM, NORM + 1), note.part(FACTOR, FACTOR + 1)
 
     def read(self):
         """-> (batches,) losses, (batches,) norms, NumPy's.  Waits for the GPU."""
@@ -193,10 +194,11 @@ def adam(p, g, m, v, *numbers):
 
 
 @kernel(threads=THREADS)
-def move(p: F1, g: F1, m: F1, v: F1, moved: F1, part1: Float, part2: Float, rate: Float, per_bias: Float,
+def move(p: F1, g: F1, m: F1, v: F1, moved: F1, stays: Float, part1: Float, part2: Float, rate: Float, per_bias: Float,
          epsilon: Float, n: Int):
     i = cuda.grid(1)
     if i < n:
         moved[i] = p[i]
         if g[i] == g[i]:                    # or else it is NaN
-            moved[i], m[i], v[i] = moved_by_adam(p[i], g[i], m[i], v[i], part1, part2, rate, per_bias, epsilon)
+            moved[i], m[i], v[i] = moved_by_adam(
+                p[i], g[i], m[i], v[i], stays, part1, part2, rate, per_bias, epsilon)

@@ -1,5 +1,5 @@
-"""Are loss and gradients of each batch finite?  On the host that is seen at once; on a GPU it is noted there, and seen
-when the epoch is over, so that no batch waits for an answer."""
+"""Are loss and gradients of each step finite?  On the host that is seen at once; on a GPU it is noted there, and seen
+when the epoch is over, so that no step waits for an answer."""
 import math
 
 import numpy as np
@@ -10,16 +10,21 @@ from .clipping import clip_global_norm
 
 
 class Watch:
-    """Over one epoch of a model on the host.  epoch: its number, from 1 on; batches: a list of index arrays; why(rows):
-    what in the data of these sequences may have been the reason, for messages."""
+    """Over one epoch of a model on the host.
 
-    def __init__(self, epoch, batches, why):
+    epoch       its number, from 1 on
+    batches     a list of index arrays
+    why         why(rows): what in the data of these sequences may have been the reason, for messages
+    losses      of the batches so far
+    norms       of the gradients, of the steps so far"""
+
+    def __init__(self, epoch, batches, why, losses=(), norms=()):
         self.epoch, self.batches, self.why = epoch, batches, why
-        self.losses = []
+        self.losses, self.norms = list(losses), list(norms)
 
     def rows(self):
-        """The batches, as ``take`` wants them."""
-        return self.batches
+        """The batches to come, as ``take`` wants them."""
+        return iter(self.batches[len(self.losses):])
 
     def see(self, loss):
         """The loss of the next batch, before it is put to use."""
@@ -28,15 +33,15 @@ class Watch:
             self.fail_of_loss(len(self.losses) - 1, loss)
 
     def clip(self, model, limit):
-        """The gradients that belong to that loss, before they are."""
+        """The gradients that belong to the losses since the last call, before they are."""
         try:
-            clip_global_norm(model, limit)
+            self.norms.append(clip_global_norm(model, limit).norm)
         except FloatingPointError as error:
             self.fail(len(self.losses) - 1, str(error))
 
     def read(self):
-        """-> the losses of all batches."""
-        return self.losses
+        """-> the losses of all batches, the norms of all steps."""
+        return self.losses, self.norms
 
     def fail_of_loss(self, k, loss):
         self.fail(k, f"the loss is {loss}{self.why(self.batches[k])}")
@@ -74,4 +79,4 @@ class DeviceWatch(Watch):
                 self.fail_of_loss(k, loss)
             if not math.isfinite(norm):
                 self.fail(k, f"the norm of the gradients is {norm}")
-        return losses.tolist()
+        return losses.tolist(), norms.tolist()

@@ -1,0 +1,88 @@
+"""Checkpoints: a training run in a file, from which it goes on as if it had never stopped.
+
+    metadata    format    "minilstm checkpoint"
+                version   "1"
+                settings  JSON: what the run was started with, to tell it from others
+                numbers   JSON: where it is
+    tensors     its arrays, by name: weights, what the optimizer keeps
+
+The file is complete at every moment.  The next one is written beside it, into a file ".<name>.next" whose room on the
+disk was taken before the work began that it is to keep, and then renamed: so a full disk or a folder that cannot be
+written to is an error before an epoch, not after it.  One run at a time may use a file.
+"""
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import safetensors
+import safetensors.numpy
+
+from ..layers.saving import FormatError
+
+FORMAT, VERSION = "minilstm checkpoint", "1"
+SPARE = 1 << 16             # bytes by which the next file may be longer: the history grows
+
+
+class Checkpoint:
+    """The file at ``path``, of a run with these ``settings``: dict name -> what JSON can hold."""
+
+    def __init__(self, path, settings):
+        self.path = Path(os.path.realpath(path))
+        self.next = self.path.with_name(f".{self.path.name}.next")
+        self.settings = json.loads(json.dumps(settings))
+
+    def read(self):
+        """-> numbers, arrays, as they were written; None where there is no file.
+
+        Raises FormatError for a file that is no checkpoint, ValueError for one of another run."""
+        if not self.path.exists():
+            return None
+        try:
+            with safetensors.safe_open(self.path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                found = metadata.get("format"), metadata.get("version")
+                if found != (FORMAT, VERSION):
+                    raise FormatError(f"format {found[0]!r}, version {found[1]!r}")
+                settings, numbers = json.loads(metadata["settings"]), json.loads(metadata["numbers"])
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+        except (safetensors.SafetensorError, LookupError, TypeError, ValueError) as error:
+            raise FormatError(f"{self.path}: expected a {FORMAT} of version {VERSION}, got one with: {error}"
+                              ) from error
+        self._compare(settings)
+        return numbers, arrays
+
+    def write(self, numbers, arrays):
+        """Put this in the file's place, and take the room for the next.  Raises OSError, with the old file in place or,
+        where it is the next one that has no room, the new one."""
+        metadata = {"format": FORMAT, "version": VERSION, "settings": json.dumps(self.settings),
+                    "numbers": json.dumps(numbers)}
+        content = safetensors.numpy.save(arrays, metadata)
+        with open(self.next, "r+b" if self.next.exists() else "xb") as file:
+            file.write(content)
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(self.next, self.path)
+        self._reserve(len(content) + SPARE)
+
+    def _reserve(self, size):
+        with open(self.next, "wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self):
+        """Give back the room for the next file."""
+        with contextlib.suppress(OSError):
+            self.next.unlink()
+
+    def _compare(self, settings):
+        for name in sorted(settings.keys() | self.settings.keys()):
+            there, here = settings.get(name), self.settings.get(name)
+            if there != here:
+                raise ValueError(f"{name}: expected {there}, with which the run in {self.path} began, got {here}; "
+                                 "another run needs another file")

@@ -1,0 +1,200 @@
+"""What the training loop can do beyond the plain one of test_training.py: weights, accumulation, schedules, validation,
+callbacks; and what it costs in memory."""
+import gc
+import tracemalloc
+from functools import partial
+
+import numpy as np
+import pytest
+
+import minilstm
+from helpers import assert_close, same_bits
+from minilstm import training
+
+
+def a_task(rng, N=24, T=6, dtype="float64"):
+    """Say the mean of the last two numbers."""
+    x = rng.normal(size=(N, T, 1)).astype(dtype)
+    target = x.copy()
+    target[:, 1:] = (x[:, 1:] + x[:, :-1]) / 2
+    return x, target
+
+
+def a_model(dtype="float64", H=5, **options):
+    return minilstm.Sequential(minilstm.LSTM(1, H, dtype=dtype, **options), minilstm.Linear(H, 1, dtype=dtype))
+
+
+def same_weights(one, other):
+    others = other.state_dict()
+    return all(same_bits(p, others[name]) for name, p in one.state_dict().items())
+
+
+@pytest.mark.parametrize("reduction", ["steps", "sequences", "sum"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_accumulated_batches_are_one_large_batch(reduction, weighted):
+    """Ragged rows, so that batches have different numbers of steps; to rounding, also the losses."""
+    rng = np.random.default_rng()
+    x, target = a_task(rng, N=23)
+    mask = np.arange(6) < rng.integers(0, 7, 23)[:, None]
+    options = {"reduction": reduction, "weights": rng.uniform(0.1, 2, (23, 6)) if weighted else None}
+    results = []
+    for batch_size, accumulate in ((4, 3), (12, 1)):
+        model = a_model()
+        history = minilstm.fit(model, x, target, mask, epochs=4, batch_size=batch_size, accumulate=accumulate,
+                               optimizer=minilstm.SGD(0.01), clip_norm=None, **options)
+        results.append((model.state_dict(), history))
+    (few, losses_few), (many, losses_many) = results
+    assert np.allclose(losses_few, losses_many, rtol=1e-10)
+    for name, p in few.items():
+        assert_close(p, many[name], "gradients by rounding", name)
+
+
+def test_one_step_is_the_gradient_of_the_weighted_loss():
+    """With SGD the weights move by rate times the gradient of what is asked for."""
+    rng = np.random.default_rng()
+    x, target = a_task(rng)
+    classes, of_classes = (target[..., 0] > 0).astype(int), np.array([0.3, 1.7])
+    weights = rng.uniform(0.1, 2, (24, 6))
+    model = minilstm.Sequential(minilstm.Linear(1, 2, dtype="float64"))
+    before = model.state_dict()
+    y, cache = model.forward(x)
+    _, dy = minilstm.softmax_cross_entropy(y, classes, weights=weights, class_weights=of_classes, reduction="sequences")
+    model.zero_grads()
+    model.backward(cache, dy)
+    expected = before["0.weight"] - 0.1 * model.layers[0].grads["weight"]
+    minilstm.fit(model, x, classes, epochs=1, batch_size=24, loss=minilstm.softmax_cross_entropy, weights=weights,
+                 class_weights=of_classes, reduction="sequences", optimizer=minilstm.SGD(0.1), clip_norm=None)
+    assert_close(model.state_dict()["0.weight"], expected, "gradients by rounding")
+
+
+def test_the_schedule_sets_the_rate_of_each_step():
+    """Each step with a constant gradient is as long as the rate: the whole way is their sum.  In the end the optimizer
+    has its own rate again."""
+    net = minilstm.Linear(1, 1, bias=False, dtype="float64")
+    net.params["weight"] = np.zeros((1, 1))
+    optimizer = minilstm.SGD(0.5)
+    history = minilstm.fit(net, np.ones((6, 1, 1)), np.zeros((6, 1, 1)), epochs=2, batch_size=2, optimizer=optimizer,
+                           loss=lambda y, target, mask: (1.0, np.full_like(y, 0.5)), clip_norm=None,
+                           schedule=training.StepDecay(2, times=0.5))
+    assert history.rates == [0.25, 0.125] and optimizer.rate == 0.5
+    assert net.params["weight"][0, 0] == -(0.5 + 0.5 + 0.25 + 0.25 + 0.125 + 0.125)
+
+
+def test_validation_early_stopping_and_the_best_weights():
+    """On few sequences with noise the validation loss rises in the end; the weights are those of where it was least."""
+    rng = np.random.default_rng(4)
+    x, target = a_task(rng, N=8)
+    noisy = target + rng.normal(size=target.shape)
+    fresh = a_task(rng, N=50)
+    model, kept = a_model(H=20), []
+    history = minilstm.fit(model, x, noisy, epochs=300, optimizer=minilstm.Adam(0.02), validation=fresh, patience=10,
+                           callbacks=[lambda epoch: kept.append(epoch.model.state_dict())])
+    best = int(np.argmin(history.validation))
+    assert history.best_epoch == best + 1 and len(history) == best + 11 < 300
+    assert history[-1] < history[best] and history.validation[-1] > history.validation[best]
+    assert all(same_bits(p, kept[best][name]) for name, p in model.state_dict().items())
+    assert minilstm.evaluate(model, *fresh, batch_size=32) == history.validation[best]
+
+
+def test_without_patience_the_last_weights_stay():
+    rng = np.random.default_rng(5)
+    x, target = a_task(rng, N=8)
+    model, plain = a_model(), a_model()
+    history = minilstm.fit(model, x, target, epochs=3, validation=(x, target, np.ones((8, 6), bool)))
+    minilstm.fit(plain, x, target, epochs=3)
+    assert same_weights(model, plain) and len(history.validation) == 3
+    assert history.validation[-1] == minilstm.evaluate(model, x, target)
+
+
+def test_a_plateau_follows_the_validation_loss():
+    """Which does not move, since its target is out of reach of rates as small as this."""
+    rng = np.random.default_rng(6)
+    x, target = a_task(rng, N=8)
+    history = minilstm.fit(a_model(), x, target, epochs=7, optimizer=minilstm.SGD(1e-9), validation=(x, target + 100),
+                           schedule=training.Plateau(0.5, patience=1))
+    assert history.rates == [1e-9] * 3 + [5e-10] * 2 + [2.5e-10] * 2
+
+
+def test_callbacks_are_told_and_can_stop():
+    rng = np.random.default_rng(7)
+    x, target = a_task(rng)
+    told = []
+
+    def third(epoch):
+        told.append(epoch)
+        return epoch.number == 3
+
+    history = minilstm.fit(a_model(), x, target, epochs=9, callbacks=[third, lambda epoch: None])
+    assert len(history) == 3 and [epoch.number for epoch in told] == [1, 2, 3]
+    assert [epoch.loss for epoch in told] == history and told[2].norm == history.norms[2] > 0
+    assert told[0].validation is None and told[0].rate == 1e-3
+
+
+@pytest.mark.parametrize("reduction", ["steps", "sequences", "sum"])
+def test_evaluate_is_the_loss_whatever_the_batches(reduction):
+    rng = np.random.default_rng()
+    x, target = a_task(rng, N=11)
+    mask = np.arange(6) < rng.integers(0, 7, 11)[:, None]
+    mask[0] = True
+    weights = rng.uniform(0, 2, (11, 6))
+    model = a_model(H=3)
+    expected, _ = minilstm.huber(model.forward(x, mask)[0], target, mask, weights=weights, reduction=reduction)
+    for batch_size in (1, 4, 100):
+        found = minilstm.evaluate(model, x, target, mask, loss=minilstm.huber, weights=weights, reduction=reduction,
+                                  batch_size=batch_size)
+        assert abs(found - expected) < 1e-12 * max(1, expected)
+
+
+def test_a_loss_with_options_and_clipping_by_value():
+    rng = np.random.default_rng(8)
+    x, target = a_task(rng)
+    model = a_model()
+    before = model.state_dict()
+    minilstm.fit(model, x, target, epochs=1, batch_size=24, loss=partial(minilstm.huber, delta=0.1), clip_value=1e-9,
+                 optimizer=minilstm.SGD(1.0), clip_norm=None)
+    moved = max(np.abs(p - before[name]).max() for name, p in model.state_dict().items())
+    assert abs(moved - 1e-9) < 1e-12
+
+
+def test_a_thousand_steps_keep_no_memory():
+    """Of the second half nothing is left but the history.  Kernels are compiled before."""
+    rng = np.random.default_rng(9)
+    x, target = a_task(rng, N=40, dtype="float32")
+    model, optimizer, sizes = a_model("float32"), minilstm.Adam(), []
+
+    def look(epoch):
+        if epoch.number % 50 == 0:
+            gc.collect()                        # threads are handed functions that know each other
+            sizes.append(tracemalloc.get_traced_memory()[0])
+
+    minilstm.fit(model, x, target, epochs=1, batch_size=4, optimizer=optimizer)
+    tracemalloc.start()
+    try:
+        minilstm.fit(model, x, target, epochs=100, batch_size=4, optimizer=optimizer, callbacks=[look])
+    finally:
+        tracemalloc.stop()
+    assert len(sizes) == 2 and sizes[1] - sizes[0] < 15_000         # the history: 50 epochs, three numbers each
+
+
+@pytest.mark.parametrize("change, error, words", [
+    ({"accumulate": 0}, ValueError, "accumulate: expected a positive integer, got 0"),
+    ({"reduction": "mean"}, ValueError, "reduction: expected one of 'steps'"),
+    ({"patience": 3}, ValueError, "patience: expected None without validation data, got 3"),
+    ({"validation": 0.1}, TypeError, r"validation: expected a tuple \(x, target\), .* got float"),
+    ({"validation": (np.ones((2, 6, 1)), np.ones((3, 6, 1)))}, ValueError, "validation: target: expected"),
+    ({"weights": np.ones((24, 5))}, TypeError, r"weights: expected float64 \(24, 6\), got float64 \(24, 5\)"),
+    ({"class_weights": np.ones(2)}, ValueError, "class_weights: expected None, since the target is no class"),
+    ({"checkpoint_steps": 3}, ValueError, "checkpoint_steps: expected None without a checkpoint, got 3"),
+    ({"clip_value": -1}, ValueError, "limit: expected a positive number, got -1"),
+])
+def test_bad_arguments_are_named(change, error, words):
+    x, target = a_task(np.random.default_rng(10))
+    with pytest.raises(error, match=words):
+        minilstm.fit(a_model(), x, target, epochs=1, **change)
+
+
+def test_too_few_class_weights_are_refused():
+    x, target = a_task(np.random.default_rng(11))
+    with pytest.raises(ValueError, match="class_weights: expected one for each class, from 0 to 2, got float64"):
+        minilstm.fit(minilstm.Linear(1, 3, dtype="float64"), x, np.full((24, 6), 2), epochs=1,
+                     loss=minilstm.softmax_cross_entropy, class_weights=np.ones(2))
