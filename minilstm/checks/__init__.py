@@ -3,5 +3,7 @@ from . import laws, zeros
 from .gradients import check_gradients
 from .interaction import check_interaction, interaction
 from .leaks import check_leaks
+from .paths import GradientPaths, gradient_paths
+from .saturation import Saturation, gate_saturation
 
-__all__ = ["check_gradients", "check_interaction", "check_leaks", "interaction", "laws", "zeros"]
+__all__ = ["GradientPaths", "Saturation", "check_gradients", "check_interaction", "check_leaks",
