@@ -96,11 +96,11 @@ def find_nonfinite(model, x, mask=None, *, target=None, loss=mean_squared_error,
 
 
 class _Found(Exception):
-    """Ends the search.  overflow: what there is to say if it is one."""
+    """Ends the search.  remark: what there is to say if neither a parameter nor what was passed in is the cause."""
 
-    def __init__(self, report, layer=None, overflow=""):
+    def __init__(self, report, layer=None, remark=""):
         super().__init__(str(report))
-        self.report, self.layer, self.overflow = report, layer, overflow
+        self.report, self.layer, self.remark = report, layer, remark
 
 
 def _twin(model):
@@ -145,7 +145,7 @@ def _of_loss(model, y, target, mask, loss, loss_mask):
 
 # ---------------------------------------------------------------------------------------------------- looking at arrays
 
-def _look(place, quantity, array, mask, layer=None, overflow=""):
+def _look(place, quantity, array, mask, layer=None, remark=""):
     """Raise _Found if a number of an array (B,T,...) or (B,F) is not finite; the earliest step counts as the first."""
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or np.isfinite(array).all():
         return
@@ -158,7 +158,7 @@ def _look(place, quantity, array, mask, layer=None, overflow=""):
         t, row, *rest = found[0].tolist() if timed else (None, *found[0].tolist())
         value = array[(row, t, *rest) if timed else (row, *rest)]
         unit = rest[-1] if rest else None
-        raise _Found(place._replace(t=t, row=row, quantity=quantity, unit=unit, value=float(value)), layer, overflow)
+        raise _Found(place._replace(t=t, row=row, quantity=quantity, unit=unit, value=float(value)), layer, remark)
 
 
 class _Lookout:
@@ -204,11 +204,11 @@ class _Lookout:
 
 
 def _largest(name, array):
-    """What there is to say where a number of a whole layer overflows."""
+    """What there is to say where no step can be computed again: how near was it to an overflow?"""
     if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or not np.isfinite(array).any():
         return ""
     largest = np.abs(array, where=np.isfinite(array), out=np.zeros_like(array)).max()
-    return f"an overflow; the largest number of {name} was {largest:.3g}, {_limit(array.dtype)}"
+    return f"the largest number of {name} was {largest:.3g}, {_limit(array.dtype)}"
 
 
 def _limit(dtype):
@@ -242,7 +242,7 @@ class _Steps:
 
     def __init__(self, layer, function, place, mask, times):
         self.layer, self.function, self.place, self.mask, self.times = layer, function, place, mask, iter(times)
-        self.before = {}                                    # quantity -> (B,H) at the last real step of each sequence
+        self.before = {}                                # k-th assignment -> (B,H), of the last real step of each row
 
     def __call__(self, weights, *arrays):
         t = next(self.times)
@@ -252,7 +252,7 @@ class _Steps:
             for row, unit in np.argwhere(~np.isfinite(value) & rows)[:1].tolist():
                 report = self.place._replace(t=t, row=row, quantity=quantity, unit=unit, value=float(value[row, unit]))
                 raise _Found(report, self.layer, self.overflow(weights, arrays, k, row, unit))
-            self.before[quantity] = np.where(rows, value, self.before.get(quantity, np.nan))
+            self.before[k] = np.where(rows, value, self.before.get(k, np.nan))
         return result
 
     def watched(self, weights, arrays):
@@ -264,10 +264,10 @@ class _Steps:
         """The same step in a wider dtype: is the number finite there?"""
         dtype = self.layer.dtype
         _, seen = self.watched(*_cast((weights, arrays), WIDER[dtype.name]))
-        quantity, value, _ = seen[k]
+        _, value, _ = seen[k]
         if not np.isfinite(value[row, unit]):
             return ""
-        before = self.before.get(quantity, np.full(value.shape, np.nan))[row, unit]
+        before = self.before.get(k, np.full(value.shape, np.nan))[row, unit]
         was = "" if np.isnan(before) else f"; at the step before it was {before:.3g}"
         return f"an overflow: {value[row, unit]:.3g}, {_limit(dtype)}{was}"
 
@@ -283,9 +283,9 @@ def _cast(value, dtype):
 # ------------------------------------------------------------------------------------------------------------ the cause
 
 def _hint(found, arrays):
-    """A parameter, or what was passed in; else what is known of an overflow."""
+    """A parameter, or what was passed in; else a remark."""
     report, layer = found.report, found.layer
-    return (layer and _parameter(report, layer)) or _passed(report, arrays) or found.overflow
+    return (layer and _parameter(report, layer)) or _passed(report, arrays) or found.remark
 
 
 def _parameter(report, layer):

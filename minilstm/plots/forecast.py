@@ -9,7 +9,6 @@ from .style import BLACK, GREY, hatch_span, legend_below, masked_patch, new_figu
 
 SHADES = ("#9FC5E8", "#5B9BD0", "#0072B2", "#004F7C", "#00304C")        # from the widest interval to the narrowest
 HATCHES = ("", "////", "\\\\\\\\", "....", "xxxx")
-MEDIAN = "#D55E00"
 
 
 def quantile_forecast(times, past, forecast, levels, target=None, *, mask=None, unit="value"):
@@ -44,7 +43,7 @@ def quantile_forecast(times, past, forecast, levels, target=None, *, mask=None, 
                         label="measured")
     handles += [_interval(axes, at, quantiles, levels, k) for k in range(len(levels) // 2)]
     if len(levels) % 2:
-        handles += axes.plot(at, quantiles[:, len(levels) // 2], color=MEDIAN, linewidth=1.8, linestyle="--",
+        handles += axes.plot(at, quantiles[:, len(levels) // 2], color=BLACK, linewidth=1.8, linestyle="--",
                              path_effects=[withStroke(linewidth=4, foreground="white")], label="median")
     if target is not None:
         handles += axes.plot(ahead, numbers("target", target, (len(forecast),), ("K",)), color=BLACK, linestyle="none",
