@@ -11,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe, natural
-from ..layers.recurrent import Recurrent
 from ..recurrence.reference import walk
+from .twin import check_row, double_twin, doubles, given, no_zoneout
 
 
 class Row(NamedTuple):
@@ -81,24 +80,14 @@ def trace(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, layer=0, d
 
     -> Trace.  Raises TypeError or ValueError for bad input, as ``net.forward`` and ``net.backward`` do, and ValueError
     for a layer with zoneout, which mixes states between the steps, where no line of a cell sees it."""
-    if not isinstance(net, Recurrent):
-        raise TypeError(f"net: expected an LSTM, GRU or RNN, got {describe(net)}")
-    if any(net.noise.zoneout.values()):
-        raise ValueError(f"net: expected a layer without zoneout, got one with {net.noise.zoneout}")
-    for name, number, count in (("layer", layer, net.num_layers), ("direction", direction, len(net.directions))):
-        if natural(name, number) >= count:
-            raise ValueError(f"{name}: expected less than {count}, got {number}")
-    twin = net.astype("float64")
-    twin.backend = "reference"
-    inputs, gradients = ({name: _double(name, value, net.dtype) for name, value in arrays.items()}
-                         for arrays in ({"x": x, "mask": mask, **options}, {"dy": dy, "dh_n": dh_n, "dc_n": dc_n}))
-    gradients = {name: value for name, value in gradients.items() if value is not None}
-    with _Watch(net.cell.step) as forward:
-        _, cache = twin.forward(**inputs)
+    twin = double_twin(net, layer, direction)
+    no_zoneout(net)
+    gradients = doubles(net, given(dy=dy, dh_n=dh_n, dc_n=dc_n))
+    with Watch(net.cell.step) as forward:
+        _, cache = twin.forward(**doubles(net, {"x": x, "mask": mask, **options}))
     B, T = cache.mask.shape
-    if natural("row", row) >= B:
-        raise ValueError(f"row: expected less than B={B}, got {row}")
-    with _Watch(net.cell.step_backward) as backward:
+    check_row(row, B)
+    with Watch(net.cell.step_backward) as backward:
         if gradients:
             twin.backward(cache, **gradients)
 
@@ -121,27 +110,22 @@ def trace(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, layer=0, d
     return Trace(steps)
 
 
-def _double(name, value, dtype):
-    """A floating-point array as float64, all else as it is."""
-    if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
-        return value
-    if value.dtype not in (dtype, np.float64):
-        raise TypeError(f"{name}: expected {dtype} or float64, got {describe(value)}")
-    return value.astype("float64")
-
-
-def _rows(assignments, row, B, widths):
+def of_units(assignments, B, widths):
     """Those assignments that are one number for each unit and each row of the batch, and x and dx.  Not parameters and
     their gradients: matrices, which have capital letters, and what the units have for themselves."""
-    return [Row(name, value[row], line) for name, value, line in assignments
+    return [(name, value, line) for name, value, line in assignments
             if isinstance(value, np.ndarray) and value.ndim == 2 and len(value) == B
             and name.islower() and name not in ("own", "d_own")
             and (value.shape[1] in widths or name in ("x", "dx"))]
 
 
+def _rows(assignments, row, B, widths):
+    return [Row(name, value[row], line) for name, value, line in of_units(assignments, B, widths)]
+
+
 # --------------------------------------------------------------------------------------------- watching a function run
 
-class _Watch:
+class Watch:
     """While it is open: for every call of ``function``, the assignments to local names in it and in the formulas that
     it calls, as ``calls``: a list of lists of (name, value, line of code)."""
 
