@@ -1,0 +1,98 @@
+"""A model run once, forward and backward, and what each of its recurrent layers was given."""
+import contextlib
+import copy
+from typing import NamedTuple
+
+import numpy as np
+
+from ..checks.trace import double
+from ..layers import Sequential
+from ..layers.layer import first
+from ..layers.recurrent import Recurrent
+
+
+class Use(NamedTuple):
+    """One use of a recurrent layer, for one row of the batch."""
+    place: str              # of the layer in its model; "" where it is the model itself
+    layer: Recurrent        # in float64
+    x: np.ndarray           # (1,T,D)
+    mask: np.ndarray | None     # (1,T)
+    options: dict           # other arguments of its forward
+    dy: np.ndarray | None   # (1,T,dirs*R)
+
+
+class Run(NamedTuple):
+    """A model's run."""
+    uses: list              # of Use, from the input to the output
+    loss: float | None
+    B: int
+
+
+def recurrent_layers(model, place=""):
+    """Of a model of layers in a row: [(place, layer)], the recurrent ones, as often as they are used."""
+    if isinstance(model, Recurrent):
+        return [(place, model)]
+    if isinstance(model, Sequential):
+        return [found for k, child in enumerate(model.layers)
+                for found in recurrent_layers(child, f"{place}.{k}" if place else str(k))]
+    return []
+
+
+def run(model, x, mask, options, target, loss, dy, row):
+    """A float64 copy of the model computes, on the reference backend -> Run.  ``target`` and ``dy`` may be None."""
+    twin = model.astype("float64")
+    _compute_by_reference(twin)
+    places = recurrent_layers(twin)
+    x, target, dy = (double(name, value, model.dtype) for name, value in (("x", x), ("target", target), ("dy", dy)))
+    options = {name: double(name, value, model.dtype) for name, value in options.items()}
+    heard = []
+    with _listening({id(layer): layer for _, layer in places}.values(), heard):
+        out, cache = twin.forward(x, mask=mask, **options)
+        value = None
+        if target is not None:
+            y = first(out)
+            value, dy = loss(y, target, mask.any(axis=1) if mask is not None and y.ndim == 2 else mask)
+        if dy is not None:
+            twin.backward(cache, dy)
+    uses = [Use(place, layer, call["x"][[row]], *_of_row(call, row)) for (place, layer), call in zip(places, heard)]
+    return Run(uses, value, len(x))
+
+
+def _of_row(call, row):
+    """-> mask, options, dy of one row of the batch."""
+    options = {name: value[:, :, [row]] if name in ("h0", "c0") and value is not None else value
+               for name, value in call["options"].items()}
+    mask, dy = options.pop("mask", None), call["dy"]
+    return None if mask is None else mask[[row]], options, None if dy is None else dy[[row]]
+
+
+def _compute_by_reference(layer):
+    layer.backend = "reference"
+    for child in layer.children().values():
+        _compute_by_reference(child)
+
+
+@contextlib.contextmanager
+def _listening(layers, heard):
+    """While it is open: what the layers' forward and backward are given is appended to ``heard``, a dict a call."""
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.callback(vars(layer).pop, "forward")
+            stack.callback(vars(layer).pop, "backward")
+            layer.forward, layer.backward = _heard(layer.forward, layer.backward, heard)
+        yield
+
+
+def _heard(forward, backward, heard):
+    def listening_forward(x, **options):
+        out, cache = forward(x, **options)
+        heard.append({"x": copy.copy(x), "options": options, "cache": cache, "dy": None})
+        return out, cache
+
+    def listening_backward(cache, dy):
+        for call in heard:
+            if call["cache"] is cache:
+                call["dy"] = dy
+        return backward(cache, dy)
+
+    return listening_forward, listening_backward
