@@ -46,7 +46,8 @@ def strip(view, name):
 
 
 def shown(number):
-    """A number as the page shows it."""
+    """A number as the page shows it: in four digits, of the seven that it has there."""
+    number = float(f"{number:.7g}")
     size = abs(number)
     if size == 0:
         return "0"
@@ -54,3 +55,25 @@ def shown(number):
         return f"{number:#.4g}".rstrip(".")
     mantissa, exponent = f"{number:.3e}".split("e")
     return f"{mantissa}e{int(exponent):+d}"
+
+
+PRINTED = re.compile(r"\d\.\d+(?:e[+-]\d+)?|\d+\.\d*")                # a number, not the 1 of a formula
+
+
+def disagreement(expression, result):
+    """An expression and its result, as the page prints them: their difference, beside the largest that the rounding of
+    all their numbers explains."""
+    def value(text):
+        return float(eval(text, dict(FUNCTIONS)))
+
+    allowed = half_a_digit(result)
+    for found in PRINTED.finditer(expression):
+        moved = float(float(found[0]) + half_a_digit(found[0]))
+        allowed += abs(value(expression[:found.start()] + repr(moved) + expression[found.end():]) - value(expression))
+    return abs(value(expression) - float(result)) / allowed
+
+
+def half_a_digit(text):
+    """By how much a number may have been rounded to four digits."""
+    number = abs(float(text))
+    return 0.5 * 10.0**(np.floor(np.log10(number)) - 3) if number else 1e-300

@@ -86,7 +86,8 @@ def test_lines_of_an_lstm(tmp_path):
     assert [line["name"] for line in view["forward"]] == ["x", "h_prev", "c_prev", "a_i", "a_f", "a_g", "a_o", "i", "f",
                                                           "g", "o", "c", "h"]
     assert [line["name"] for line in view["backward"]] == [
-        "dh", "dc", "tanh_c", "do", "dc_total", "df", "dc_prev", "di", "dg", "da_i", "da_f", "da_g", "da_o", "dx", "dh_prev"]
+        "dh", "dc", "tanh_c", "do", "dc_total", "df", "dc_prev", "di", "dg", "da_i", "da_f", "da_g", "da_o", "dx",
+        "dh_prev"]
     symbols = {line["name"]: line["symbols"] for line in view["forward"] + view["backward"]}
     assert symbols["a_f"] == "x @ W.T + b_ih + h_prev @ U.T + b_hh" and symbols["c"] == "f * c_prev + i * g"
     assert symbols["da_f"] == "df * d_sigmoid(f)" and symbols["dh_prev"] == "da @ U" and symbols["x"] == ""

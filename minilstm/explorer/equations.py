@@ -205,8 +205,9 @@ class _Text:
     def _sum(self, a, node):
         left, right = evaluate(node.left, a), evaluate(node.right, a)
         text = f"{self._product_name(a, node.left)} @ {ast.unparse(node.right).replace('weights.', '')}"
-        values = (left @ right)[0, self.columns]
-        self.sums.append(Sum(text, values, left[0], right[:, self.columns]))
+        weights = right[:, self.columns]
+        values = left[0] @ weights
+        self.sums.append(Sum(text, values, left[0], weights))
         return text, [values], 2
 
     def _product_name(self, a, node):
