@@ -97,6 +97,17 @@ def test_lines_of_an_lstm(tmp_path):
     assert [name for name, _, _ in view["strips"]["backward"]] == ["dx", "dh", "dc", "da_i", "da_f", "da_g", "da_o"]
 
 
+@pytest.mark.parametrize("kind", ["LSTM, layer norm", "GRU, layer norm"])
+def test_what_is_normalised_is_shown_block_by_block(tmp_path, kind):
+    net, given, data = random_page(tmp_path / "page.html", kind)
+    view, real = data["views"][0], given["mask"][1]
+    s_x = (given["x"][1, real] @ net.params["weight_ih_l0"].T).reshape(real.sum(), len(net.cell.blocks), 3)
+    values = {line["name"]: table(view, line["value"])[real] for line in view["forward"] + view["backward"]}
+    for k, block in enumerate(net.cell.blocks):
+        assert_close(values[f"s_x[{block}]"], s_x[:, k], "onnxruntime, float32", block)
+        assert f"s_h[{block}]" in values and f"ds_x[{block}]" in values and f"ds_h[{block}]" in values
+
+
 def test_gradients_of_a_model_are_those_of_its_loss(tmp_path):
     """Through all layers above, with the mask of the loss; and rubbish in masked steps is not in the page."""
     rng = np.random.default_rng(1)

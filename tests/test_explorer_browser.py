@@ -112,6 +112,14 @@ def test_masked_steps_say_so(browser, tmp_path):
     assert page.is_clean()
 
 
+def test_one_number_is_not_said_twice(browser, tmp_path):
+    random_page(tmp_path / "page.html", "LSTM", H=12)
+    page = Page(browser, tmp_path / "page.html")
+    texts = {line.get_dom_attribute("data-name"): line.find_element("css selector", ".numbers").text
+             for line in page.all("#lines-backward .line")}
+    assert all(texts[name].count("=") == 1 for name in ("dh", "dx", "dh_prev")) and texts["df"].count("=") == 2
+
+
 def test_terms_of_a_product(browser, tmp_path):
     random_page(tmp_path / "page.html", "GRU", D=2)
     page = Page(browser, tmp_path / "page.html")

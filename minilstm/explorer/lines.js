@@ -39,6 +39,7 @@ function buildSum([text, values, left, right], line) {
 
 function updateSum({details, terms, total, values, left, right, axis}) {
     total.textContent = shown(number(values, axis, state.t));
+    terms.textContent = "";
     if (!details.open || place(axis) < 0) return;
     const weights = state.view.tables[right][place(axis)];
     const products = row(left, state.t).map((factor, k) => `${inside(factor)} * ${inside(weights[k])}`);
@@ -53,6 +54,7 @@ function updateLine(built) {
     const {line, numbers, sums, name} = built.explorer;
     const value = number(line.value, line.axis, state.t);
     name.textContent = axisLabel(line);
+    sums.forEach(updateSum);
     if (value === null) {
         numbers.textContent = `has no ${line.axis} ${state.view.axes.unit[state.unit]}: it is ` +
             `${state.view.sizes[line.axis]} wide`;
@@ -63,7 +65,6 @@ function updateLine(built) {
         const found = number(piece, line.axis, state.t);
         return k === 0 || line.numbers[k - 1].endsWith("(") ? shown(found) : inside(found);
     }).join("");
-    const whole = line.numbers.length === 1 && line.numbers[0] === line.value;      // it is one number, and that is it
+    const whole = line.numbers.length === 1;            // one number stands for the expression: it is the value
     numbers.replaceChildren(text && !whole ? `= ${text} ` : "", element("span", "value", `= ${shown(value)}`));
-    sums.forEach(updateSum);
 }
