@@ -3,6 +3,7 @@ import html
 import importlib.resources
 import json
 import os
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,34 +50,51 @@ def explore(model, x, mask=None, *, path="explorer.html", target=None, loss=None
         raise ValueError("loss: expected None without a target, got a loss")
     if own := sorted(options.keys() & {"training", "draw", "cache"}):
         raise ValueError(f"{', '.join(own)}: expected none of them, since a model is shown as it is outside training")
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"x: expected a NumPy array (B,T,D), got {describe(x)}")
-    if x.ndim < 2 or 0 in x.shape[:2]:
-        raise ValueError(f"x: expected (B,T,D) with B > 0 and T > 0, got {describe(x)}")
-    B, T = x.shape[:2]
+    B, T = _checked_sizes(x)
     if natural("row", row) >= B:
         raise ValueError(f"row: expected less than B={B}, got {row}")
     if options.get("lengths") is not None and mask is None:
         mask = mask_from_lengths(options.pop("lengths"), B, T)
-    loss = loss or mean_squared_error
-    chosen = [(p, found, number, turn) for p, found in places
-              for number in range(found.num_layers) for turn in range(len(found.directions))]
-    for name, wanted, at in (("place", None if place is None else str(place), 0), ("layer", layer, 2),
-                             ("direction", direction, 3)):
-        known = sorted({view[at] for view in chosen})
-        if wanted is not None and wanted not in known:
-            raise ValueError(f"{name}: expected one of {known}, got {wanted!r}")
-        chosen = [view for view in chosen if wanted is None or view[at] == wanted]
     shown = indices("steps", steps, T, STEPS)
+    chosen = [(which, net, indices("units", units, net.hidden_size, UNITS))
+              for which, net in _chosen(places, place, layer, direction)]
+    loss = loss or mean_squared_error
     done = run(model, x, mask, options, target, loss, dy, row)
-    views = [view_of(use, number, turn, indices("units", units, use.layer.hidden_size, UNITS), shown,
-                     _name(p, found, number, turn))
-             for p, found, number, turn in chosen for use in done.uses if use.place == p]
-    data = {"model": repr(model), "row": int(row), "B": B, "T": T, "views": views, "loss": done.loss,
-            "gradient": loss.__name__ if target is not None else "dy" if dy is not None else None,
-            "limits": {"units": units is None, "steps": steps is None}}
-    write_whole(path, page(data).encode())
+    views = [view_of(done.uses[which.place], which.layer, which.direction, picked, shown, _name(which, net))
+             for which, net, picked in chosen]
+    gradient = getattr(loss, "__name__", "loss") if target is not None else "dy" if dy is not None else None
+    write_whole(path, page({"model": repr(model), "row": int(row), "B": B, "T": T, "loss": done.loss,
+                            "gradient": gradient, "views": views}).encode())
     return path
+
+
+class Which(NamedTuple):
+    """A layer in one direction, of those in a model."""
+    place: str
+    layer: int
+    direction: int
+
+
+def _chosen(places, place, layer, direction):
+    """-> [(Which, recurrent layer)], all that is not excluded."""
+    found = [(Which(at, number, turn), net) for at, net in places
+             for number in range(net.num_layers) for turn in range(len(net.directions))]
+    wanted = {"place": None if place is None else str(place), "layer": layer, "direction": direction}
+    for name, value in wanted.items():
+        known = sorted({getattr(which, name) for which, _ in found})
+        if value is not None and value not in known:
+            raise ValueError(f"{name}: expected one of {known}, got {value!r}")
+        found = [(which, net) for which, net in found if value is None or getattr(which, name) == value]
+    return found
+
+
+def _checked_sizes(x):
+    """-> B, T."""
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x: expected a NumPy array (B,T,D), got {describe(x)}")
+    if x.ndim < 2 or 0 in x.shape[:2]:
+        raise ValueError(f"x: expected (B,T,D) with B > 0 and T > 0, got {describe(x)}")
+    return x.shape[:2]
 
 
 def _checked_model(model):
@@ -110,12 +128,12 @@ def indices(name, wanted, count, most):
     return np.array(found)
 
 
-def _name(place, net, layer, direction):
-    words = [type(net).__name__ + (f" in place {place}" if place else "")]
+def _name(which, net):
+    words = [type(net).__name__ + (f" in place {which.place}" if which.place else "")]
     if net.num_layers > 1:
-        words.append(f"layer {layer}")
+        words.append(f"layer {which.layer}")
     if len(net.directions) > 1:
-        words.append("backward in time" if direction else "forward in time")
+        words.append("backward in time" if which.direction else "forward in time")
     return ", ".join(words)
 
 

@@ -1,6 +1,5 @@
 """A model run once, forward and backward, and what each of its recurrent layers was given."""
 import contextlib
-import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +12,6 @@ from ..layers.recurrent import Recurrent
 
 class Use(NamedTuple):
     """One use of a recurrent layer, for one row of the batch."""
-    place: str              # of the layer in its model; "" where it is the model itself
     layer: Recurrent        # in float64
     x: np.ndarray           # (1,T,D)
     mask: np.ndarray | None     # (1,T)
@@ -23,13 +21,13 @@ class Use(NamedTuple):
 
 class Run(NamedTuple):
     """A model's run."""
-    uses: list              # of Use, from the input to the output
+    uses: dict              # place of a recurrent layer, as ``recurrent_layers`` has it -> Use
     loss: float | None
-    B: int
 
 
 def recurrent_layers(model, place=""):
-    """Of a model of layers in a row: [(place, layer)], the recurrent ones, as often as they are used."""
+    """Of a model of layers in a row: [(place, layer)], the recurrent ones, in the order in which they compute, as often
+    as they are used.  The place is "" where the model itself is one."""
     if isinstance(model, Recurrent):
         return [(place, model)]
     if isinstance(model, Sequential):
@@ -54,16 +52,16 @@ def run(model, x, mask, options, target, loss, dy, row):
             value, dy = loss(y, target, mask.any(axis=1) if mask is not None and y.ndim == 2 else mask)
         if dy is not None:
             twin.backward(cache, dy)
-    uses = [Use(place, layer, call["x"][[row]], *_of_row(call, row)) for (place, layer), call in zip(places, heard)]
-    return Run(uses, value, len(x))
+    return Run({place: _of_row(layer, call, row) for (place, layer), call in zip(places, heard)}, value)
 
 
-def _of_row(call, row):
-    """-> mask, options, dy of one row of the batch."""
+def _of_row(layer, call, row):
+    """-> Use, of what the layer was given for the whole batch."""
     options = {name: value[:, :, [row]] if name in ("h0", "c0") and value is not None else value
                for name, value in call["options"].items()}
     mask, dy = options.pop("mask", None), call["dy"]
-    return None if mask is None else mask[[row]], options, None if dy is None else dy[[row]]
+    return Use(layer, call["x"][[row]], None if mask is None else mask[[row]], options,
+               None if dy is None else dy[[row]])
 
 
 def _compute_by_reference(layer):
@@ -86,7 +84,7 @@ def _listening(layers, heard):
 def _heard(forward, backward, heard):
     def listening_forward(x, **options):
         out, cache = forward(x, **options)
-        heard.append({"x": copy.copy(x), "options": options, "cache": cache, "dy": None})
+        heard.append({"x": x, "options": options, "cache": cache, "dy": None})
         return out, cache
 
     def listening_backward(cache, dy):
