@@ -3,8 +3,10 @@ __version__ = "0.1.0"
 
 from . import attention, conditioning, interop, masking, sequences, training
 from .checks.gradients import check_gradients
+from .checks.nonfinite import find_nonfinite
 from .checks.trace import trace
 from .conditioning import Conditioned, CovariateSpec, Forecaster
+from .explorer import explore
 from .layers import (
     GRU, GRUD, LSTM, RNN, Attention, AttentionPooling, Embedding, FormatError, Layer, Linear, NonCrossing, Pooling,
     Sequential, load, save)
@@ -17,7 +19,7 @@ __all__ = [
     "Adam", "AdamW", "Attention", "AttentionPooling", "Conditioned", "CovariateSpec", "Embedding", "Forecaster",
     "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear", "NonCrossing", "Pooling", "RMSprop", "RNN", "SGD",
     "Sequential", "attention", "binary_cross_entropy", "check_gradients", "clip_global_norm", "clip_value",
-    "conditioning", "evaluate", "fit", "gaussian_loss", "get_num_threads", "huber", "interop", "load", "masking",
-    "mean_absolute_error", "mean_squared_error", "quantile_loss", "save", "sequences", "set_num_threads",
-    "softmax_cross_entropy", "trace", "training",
+    "conditioning", "evaluate", "explore", "find_nonfinite", "fit", "gaussian_loss", "get_num_threads", "huber",
+    "interop", "load", "masking", "mean_absolute_error", "mean_squared_error", "quantile_loss", "save", "sequences",
+    "set_num_threads", "softmax_cross_entropy", "trace", "training",
 ]

@@ -22,8 +22,9 @@ from ..layers import Layer, Sequential
 from ..layers.layer import first
 from ..recurrence import reference
 from ..training.losses import mean_squared_error
-from .trace import Watch, of_units
+from .trace import of_units
 from .twin import call_recurrence, given
+from .watching import Watch
 
 WIDER = {"float32": np.float64, "float64": np.longdouble}
 LEVEL = re.compile(r"_l\d+(_reverse)?$")                     # of the name of a parameter

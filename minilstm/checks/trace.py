@@ -3,16 +3,13 @@
 The numbers are taken from the cell's own code (``cells/``) while it runs in NumPy, as a debugger would take them.  No
 formula stands here, so the table cannot say anything else than the code does, and every cell has it.
 """
-import ast
-import functools
-import inspect
-import sys
 from typing import NamedTuple
 
 import numpy as np
 
 from ..recurrence.reference import walk
 from .twin import check_row, double_twin, doubles, given, no_zoneout
+from .watching import Watch
 
 
 class Row(NamedTuple):
@@ -80,114 +77,68 @@ def trace(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, layer=0, d
 
     -> Trace.  Raises TypeError or ValueError for bad input, as ``net.forward`` and ``net.backward`` do, and ValueError
     for a layer with zoneout, which mixes states between the steps, where no line of a cell sees it."""
-    twin = double_twin(net, layer, direction)
-    no_zoneout(net)
-    gradients = doubles(net, given(dy=dy, dh_n=dh_n, dc_n=dc_n))
-    with Watch(net.cell.step) as forward:
-        _, cache = twin.forward(**doubles(net, {"x": x, "mask": mask, **options}))
-    B, T = cache.mask.shape
-    check_row(row, B)
-    with Watch(net.cell.step_backward) as backward:
-        if gradients:
-            twin.backward(cache, **gradients)
-
-    reverse = net.directions[direction].reverse
-    times = [t for t, _, _ in walk(T, reverse)]
-    run = layer * len(net.directions) + direction                           # forward takes the runs in this order,
-    run_back = (net.num_layers - 1 - layer) * len(net.directions) + direction       # backward the layers from the top
+    record = record_of(net, x, mask, {"dy": dy, "dh_n": dh_n, "dc_n": dc_n}, row, layer, direction, options)
     widths = {net.hidden_size, *net.widths}
     steps = []
-    for t in range(T):
-        turn = times.index(t)
-        real = bool(cache.mask[row, t])
-        ahead = _rows(forward.calls[run * T + turn], row, B, widths) if real else []
-        back = []
-        if real and gradients:
-            known = {r.name for r in ahead}
-            rows = _rows(backward.calls[run_back * T + T - 1 - turn], row, B, widths)
-            back = [r for r in rows if r.name not in known]
+    for t, (real, forward, backward) in enumerate(record.steps):
+        ahead = _rows(forward, row, record.B, widths)
+        known = {r.name for r in ahead}
+        back = [r for r in _rows(backward, row, record.B, widths) if r.name not in known]
         steps.append(StepTrace(t, real, ahead, back))
     return Trace(steps)
 
 
+class Record(NamedTuple):
+    """Every assignment of a run through one layer in one direction."""
+    steps: list             # t = 0, 1, ...: (real, list of Assignment forward, the same backward); empty lists where a
+    #                         step is masked, and backward where no gradient was given
+    B: int
+
+
+def record_of(net, x, mask, gradients, row, layer, direction, options, within=()):
+    """Run ``net``, and its reverse if there are gradients -> Record.
+
+    gradients, options  dicts, of ``net.backward`` and ``net.forward``
+    within              also watch these functions, where a step calls them
+    All else, and the errors, as in ``trace``."""
+    twin = double_twin(net, layer, direction)
+    no_zoneout(net)
+    gradients = doubles(net, given(**gradients))
+    with Watch(net.cell.step, within) as forward:
+        _, cache = twin.forward(**doubles(net, {"x": x, "mask": mask, **options}))
+    B, T = cache.mask.shape
+    check_row(row, B)
+    with Watch(net.cell.step_backward, within) as backward:
+        if gradients:
+            twin.backward(cache, **gradients)
+
+    times = [t for t, _, _ in walk(T, net.directions[direction].reverse)]
+    run = layer * len(net.directions) + direction                           # forward takes the runs in this order,
+    run_back = (net.num_layers - 1 - layer) * len(net.directions) + direction       # backward the layers from the top
+    steps = []
+    for t in range(T):
+        turn, real = times.index(t), bool(cache.mask[row, t])
+        steps.append((real, forward.calls[run * T + turn] if real else [],
+                      backward.calls[run_back * T + T - 1 - turn] if real and gradients else []))
+    return Record(steps, B)
+
+
 def of_units(assignments, B, widths):
-    """Those assignments that are one number for each unit and each row of the batch, and x and dx.  Not parameters and
-    their gradients: matrices, which have capital letters, and what the units have for themselves."""
-    return [(name, value, line) for name, value, line in assignments
-            if isinstance(value, np.ndarray) and value.ndim == 2 and len(value) == B
-            and name.islower() and name not in ("own", "d_own")
-            and (value.shape[1] in widths or name in ("x", "dx"))]
+    """Those assignments that are one number for each unit and each row of the batch, and x and dx, as (name, value,
+    line).  Not what the units have for themselves, nor its gradient."""
+    found, last = [], {}                            # last: dict name -> the last value
+    for a in assignments:
+        if a.argument or last.get(a.name) is a.value:       # of a formula; or its result, handed on under its own name
+            continue
+        last[a.name] = a.value
+        if (a.value.ndim == 2 and len(a.value) == B and a.name not in ("own", "d_own")
+                and (a.value.shape[1] in widths or a.name in ("x", "dx"))):
+            found.append((a.name, a.value, a.line))
+    return found
 
 
 def _rows(assignments, row, B, widths):
     return [Row(name, value[row], line) for name, value, line in of_units(assignments, B, widths)]
-
-
-# --------------------------------------------------------------------------------------------- watching a function run
-
-class Watch:
-    """While it is open: for every call of ``function``, the assignments to local names in it and in the formulas that
-    it calls, as ``calls``: a list of lists of (name, value, line of code)."""
-
-    def __init__(self, function):
-        self.calls = []
-        self._outer = function.__code__
-        formulas = [f for f in function.__globals__.values() if inspect.isfunction(f) and _is_formula(f)]
-        self._codes = {self._outer, *(f.__code__ for f in formulas)}
-
-    def __enter__(self):
-        self._previous = sys.gettrace()
-        sys.settrace(self._on_call)
-        return self
-
-    def __exit__(self, *exception):
-        sys.settrace(self._previous)
-
-    def _on_call(self, frame, event, arg):
-        """Python calls this at the beginning of a function, and what it returns before each line and at the end."""
-        if frame.f_code not in self._codes:
-            return None
-        seen = dict(frame.f_locals)                         # the arguments
-        if frame.f_code is self._outer:
-            self.calls.append([(name, value, "") for name, value in seen.items()])
-        line = frame.f_lineno
-
-        def on_line(frame, event, arg):
-            nonlocal line
-            for name, value in frame.f_locals.items():
-                if seen.get(name) is not value:
-                    seen[name] = value
-                    self._note(name, value, _statements(frame.f_code)[line])
-            line = frame.f_lineno
-            return on_line
-
-        return on_line
-
-    def _note(self, name, value, line):
-        """An assignment, unless a formula's result is only handed on under its own name."""
-        known = [old for other, old, _ in self.calls[-1] if other == name]
-        if not known or known[-1] is not value:
-            self.calls[-1].append((name, value, line))
-
-
-def _is_formula(function):
-    """Is it mathematics of one unit, such as ``lstm.forward``?  Then its lines belong into the table."""
-    return function.__name__.startswith(("forward", "backward")) and not function.__name__.endswith("_row")
-
-
-@functools.cache
-def _statements(code):
-    """Number of a line in a file -> the statement on it, with its comment, for the lines of one function."""
-    lines, first = inspect.getsourcelines(code)
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    found = {}
-    for node in ast.walk(ast.parse("".join(line[indent:] for line in lines))):
-        if isinstance(node, ast.Assign):
-            text = " ".join(line.strip() for line in lines[node.lineno - 1:node.end_lineno])
-            formula, _, comment = text.partition("#")
-            text = formula.strip() + (f"    # {comment.strip()}" if comment else "")
-            found |= dict.fromkeys(range(first + node.lineno - 1, first + node.end_lineno), text)
-    return found
 
 
 # -------------------------------------------------------------------------------------------------------------- tables

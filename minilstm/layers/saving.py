@@ -9,18 +9,16 @@
 
 Nothing in a file is ever executed: safetensors holds plain arrays, JSON plain values.
 """
-import contextlib
 import json
 import math
 import os
-import secrets
-from pathlib import Path
 
 import safetensors
 import safetensors.numpy
 
 from .. import backends
 from ..arguments import dtype_of, natural, one_of
+from ..files import write_whole
 from .attention import Attention, AttentionPooling
 from .embedding import Embedding
 from .gru_d import GRUD
@@ -58,18 +56,7 @@ def save(path, layer):
             owner._param(name)
     metadata = {"format": FORMAT, "version": VERSION, "layer": json.dumps(_describe(layer, {}))}
     content = safetensors.numpy.save(layer.state_dict(), metadata)
-    path = Path(os.path.realpath(path))
-    unfinished = path.parent / f"{secrets.token_hex(8)}.part"
-    try:
-        with open(unfinished, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(unfinished)
-        raise
+    write_whole(path, content)
 
 
 def load(path, backend="cpu"):
