@@ -9,9 +9,10 @@ from .rewards import (
     Episodes, advantages, episode_chances, policy_gradient, policy_loss, reinforce, returns_to_go, rollout)
 from .softmax import log_softmax
 from .t_maze import TMaze
+from .truncated import TruncatedPass, truncated_bptt
 
 __all__ = [
-    "Adam", "Episodes", "Policy", "TMaze", "advantages", "clip_global_norm", "episode_chances", "fit",
+    "Adam", "Episodes", "Policy", "TMaze", "TruncatedPass", "advantages", "clip_global_norm", "episode_chances", "fit",
     "log_softmax", "mean_squared_error", "policy_gradient", "policy_loss", "reinforce", "returns_to_go", "rollout",
-    "softmax_cross_entropy",
+    "softmax_cross_entropy", "truncated_bptt",
 ]
