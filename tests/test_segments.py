@@ -5,7 +5,9 @@ import pytest
 import minilstm
 from helpers import KINDS, assert_close, masks, random_batch, random_layer, same_bits
 from minilstm.conditioning.covariate_lstm import CovariateLSTM
-from minilstm.layers import Layer
+from minilstm.layers import Checkpointed, Layer
+from minilstm.streaming import Streams
+from minilstm.training import truncated_bptt
 
 CUTS = [0, 1, 4, 4, 9, 11]                  # also a segment of no steps, and one of one
 PARTS = [slice(begin, end) for begin, end in zip(CUTS, CUTS[1:])]
@@ -13,7 +15,8 @@ PARTS = [slice(begin, end) for begin, end in zip(CUTS, CUTS[1:])]
 
 def gradients_of(model):
     """A copy of all gradients, dict name -> array."""
-    return {prefix + name: g.copy() for prefix, layer in model.walk() for name, g in layer.grads.items()}
+    return {prefix + name: layer.arrays.to_numpy(g)
+            for prefix, layer in model.walk() for name, g in layer.grads.items()}
 
 
 def small_model(rng):
@@ -183,3 +186,26 @@ def test_a_state_that_does_not_fit_is_named():
     _, cache = model.forward_from(x, model.start(2))
     with pytest.raises(TypeError, match="state: .* a tuple of 2, got a tuple of 1"):
         model.backward_to(cache, np.ones((2, 5, 1), "float32"), ((h, h),))
+
+
+def test_a_gpu_reads_segments_but_what_stands_on_them_is_for_the_host(gpu):
+    rng = np.random.default_rng(6)
+    model = minilstm.Sequential(random_layer(rng, "LSTM", 3, 4, backend="gpu"), minilstm.Linear(4, 2, backend="gpu"))
+    x, mask = rng.normal(size=(2, 5, 3)).astype("float32"), np.array([[True] * 5, [True, False, True, False, False]])
+    y, cache = model.forward(x, mask)
+    dy = rng.normal(size=y.shape).astype("float32")
+    model.backward(cache, dy)
+    expected = gradients_of(model)
+    parts, state, found, d_state = [slice(0, 2), slice(2, 5)], model.start(2), [], None
+    for part in parts:
+        (piece, state), kept = model.forward_from(x[:, part], state, mask[:, part])
+        found.append((piece, kept))
+    model.zero_grads()
+    for part, (_, kept) in zip(reversed(parts), reversed(found)):
+        _, d_state = model.backward_to(kept, dy[:, part], d_state)
+    assert_close(np.concatenate([np.asarray(piece) for piece, _ in found], axis=1), y, "same formulas, float32")
+    for name, g in gradients_of(model).items():
+        assert_close(g, expected[name], "same formulas, float32", name)
+    for use in (Checkpointed, Streams, lambda model: truncated_bptt(model, x, dy, k1=1, k2=1)):
+        with pytest.raises(ValueError, match="expected one with backend='cpu' or 'reference', got 'gpu'"):
+            use(model)
