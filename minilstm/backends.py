@@ -7,12 +7,14 @@
 ``recurrence``, ``matmul``, ``masking`` and ``attention`` have a module for each.  It is imported when it is first
 needed, so that whoever uses no GPU imports nothing of CUDA.
 """
+import functools
 import importlib
 
 HOST = ("reference", "cpu")
 NAMES = (*HOST, "gpu")
 
 
+@functools.cache
 def module(package, backend):
     """For example ``minilstm/recurrence/gpu.py``, of ("recurrence", "gpu")."""
     return importlib.import_module(f".{package}.{backend}", __package__)

@@ -1,5 +1,6 @@
 """Objects that own parameters.  Every layer has two verbs, ``forward`` and ``backward``, and keeps no other state."""
 from .attention import Attention, AttentionPooling
+from .checkpointed import Checkpointed
 from .embedding import Embedding
 from .gru_d import GRUD
 from .layer import Layer
@@ -12,6 +13,6 @@ from .saving import FormatError, load, save
 from .sequential import Sequential
 
 __all__ = [
-    "Attention", "AttentionPooling", "Embedding", "FormatError", "GRU", "GRUD", "LSTM", "Layer", "Linear",
-    "NonCrossing", "Pooling", "RNN", "Sequential", "load", "save",
+    "Attention", "AttentionPooling", "Checkpointed", "Embedding", "FormatError", "GRU", "GRUD", "LSTM", "Layer",
+    "Linear", "NonCrossing", "Pooling", "RNN", "Sequential", "load", "save",
 ]

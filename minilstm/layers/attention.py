@@ -62,6 +62,7 @@ class Attention(Layer):
     ``nn.MultiheadAttention`` has it nevertheless, in its in_proj_bias.
     """
     takes_mask = True
+    needs_whole = "its steps look at each other"
 
     def __init__(self, input_size, attention_size, *, memory_size=None, value_size=None, output_size=None, heads=1,
                  score="scaled", causal=False, bias=True, dtype="float32", backend="cpu", seed=0):
@@ -178,6 +179,7 @@ class AttentionPooling(Layer):
     """
     takes_mask = True
     pools = True
+    needs_whole = "it makes one output of all steps"
 
     def __init__(self, input_size, attention_size, *, heads=1, dtype="float32", backend="cpu", seed=0):
         super().__init__(dtype, backend)

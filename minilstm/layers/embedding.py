@@ -26,6 +26,7 @@ class Embedding(Layer):
     No number is set aside for padding: steps that are none are named by a mask, and what stands there is never read."""
     takes_mask = True
     takes_categories = True
+    needs_whole = None
 
     def __init__(self, categories, output_size, *, dtype="float32", backend="cpu", seed=0):
         super().__init__(dtype, backend)

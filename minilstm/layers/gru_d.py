@@ -46,6 +46,7 @@ class GRUD(Layer):
     In ``Sequential`` and ``fit`` NaN in x marks what is missing; ``observed`` and ``times`` cannot be passed there.
     """
     takes_mask = True
+    needs_whole = "h carries neither what was last measured nor when"
 
     def __init__(self, input_size, hidden_size, *, mean=None, reset_after=False, dtype="float32", backend="cpu",
                  seed=0):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import backends
-from ..arguments import COMPLEX, FLOATS, describe, dtype_of, natural, one_of
+from ..arguments import COMPLEX, FLOATS, describe, dtype_of, flag, natural, one_of
 from ..device import current
 from ..machine.locks import ForkSafeLock
 
@@ -36,8 +36,13 @@ class Layer:
                         set?  backward then returns ConditionedGradients
     takes_categories    is its x (B,T) integers, and no longer (B,T,D) numbers?
     pools           is its output one for a sequence, (B,F), and no longer one for each step, (B,T,F)?
+    needs_whole     why it cannot read a sequence in segments, in words; None, for a layer without a ``forward_from`` of
+                    its own: because its y at a step depends on x at that step alone, it can
 
     A layer made of other layers names them in ``children``.
+
+    A sequence may be read in segments, each from the state in which the one before it ended, with the verbs ``start``,
+    ``forward_from`` and ``backward_to``.  A state is a tuple: of arrays (...,B,width), of other states, or of nothing.
 
     With backend="gpu" parameters, gradients and whatever comes out are DeviceArrays (``device/arrays.py``), and stay on
     the GPU until somebody asks for them, as np.asarray(y) does.  What goes in may be a NumPy array, which is copied to
@@ -51,6 +56,7 @@ class Layer:
     takes_condition = False
     takes_categories = False
     pools = False
+    needs_whole = "its y at a step may depend on other steps"
 
     def __init__(self, dtype, backend):
         self.dtype = dtype_of("dtype", dtype)
@@ -78,6 +84,46 @@ class Layer:
             for prefix, layer in child.walk():
                 found.setdefault(id(layer), (f"{name}.{prefix}", layer))        # a shared layer goes by its first name
         return list(found.values())
+
+    # ------------------------------------------------------------------------------------------- a sequence in segments
+
+    def start(self, B):
+        """The state of B sequences before their first step.
+
+        Raises ValueError for a layer that cannot read a sequence in segments, which says why."""
+        self._check_segments(False, False)
+        return ()
+
+    def forward_from(self, x, state, mask=None, *, training=False, cache=True):
+        """A segment of sequences: x (B,T,D), or integers (B,T), and mask of its steps, and the state after the steps
+        before it -> (y (B,T,F), the state after its steps), cache.
+
+        However a sequence is cut, its segments have the y that ``forward`` has, 0 at masked steps; on the backend "cpu"
+        bit for bit.  A layer that draws at random in training is refused there, since what it draws is for a whole
+        sequence.  Raises as ``start`` and ``forward`` do."""
+        self._check_segments(training, self.takes_training)
+        state_of(state, 0)
+        if mask is not None and not self.takes_mask:
+            x = self.arrays.select(x, mask)
+        options = {"mask": mask} if self.takes_mask else {}
+        out, kept = self.forward(x, **options, **({} if flag("cache", cache) else {"cache": False}))
+        return (first(out), ()), kept
+
+    def backward_to(self, cache, dy, d_state=None):
+        """The gradients of y and of the state after the segment (None: zero) -> dx, None for zero and for categories,
+        and the gradient of the state before the segment; adds to ``grads``."""
+        return None if dy is None else first(self.backward(cache, dy)), ()
+
+    def _check_segments(self, training, draws):
+        """draws: is it random in training?"""
+        if self.needs_whole is not None:
+            raise ValueError(f"{type(self).__name__}: expected a layer that can read a sequence in segments, got one "
+                             f"that cannot: {self.needs_whole}")
+        if flag("training", training) and draws:
+            raise ValueError(f"training: expected no dropout and no zoneout in a {type(self).__name__} that reads a "
+                             "sequence in segments, since both are drawn for a whole one")
+
+    # -------------------------------------------------------------------------------------------- parameters as a whole
 
     def state_dict(self):
         """All parameters, dict name -> a copy of the array, NumPy's also where a GPU computes."""
@@ -173,6 +219,14 @@ class Counter:
 def first(out):
     """y of what forward returned, or dx of what backward returned: the array itself, or the first of a tuple."""
     return out[0] if isinstance(out, tuple) else out
+
+
+def state_of(state, n):
+    """The state of a layer, if it is a tuple of n."""
+    if not isinstance(state, tuple) or len(state) != n:
+        came = f"a tuple of {len(state)}" if isinstance(state, tuple) else describe(state)
+        raise TypeError(f"state: expected what start or forward_from returned, a tuple of {n}, got {came}")
+    return state
 
 
 def stream(seed, *identity):

@@ -29,6 +29,7 @@ class Linear(Layer):
     """
 
     backends = backends.NAMES
+    needs_whole = None
 
     def __init__(self, input_size, output_size, *, bias=True, dtype="float32", backend="cpu", seed=0):
         super().__init__(dtype, backend)

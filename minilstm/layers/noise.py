@@ -31,6 +31,11 @@ class Noise:
         self.identity = identity
         self.counter = Counter()
 
+    @property
+    def draws(self):
+        """Is anything drawn in training?"""
+        return any((self.dropout, self.recurrent_dropout, *self.zoneout.values()))
+
     def arguments(self):
         """As the layer's constructor has them."""
         return {"dropout": self.dropout, "recurrent_dropout": self.recurrent_dropout,

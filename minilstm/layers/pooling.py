@@ -32,6 +32,7 @@ class Pooling(Layer):
     backends = backends.NAMES
     takes_mask = True
     pools = True
+    needs_whole = "it makes one output of all steps"
 
     def __init__(self, how, *, dtype="float32", backend="cpu"):
         super().__init__(dtype, backend)

@@ -6,7 +6,7 @@ import numpy as np
 from .. import backends
 from ..arguments import flag, natural, one_of, positive
 from ..cells import Weights
-from .layer import Layer, own_cache, stream
+from .layer import Layer, own_cache, state_of, stream
 from .merge import RULES, merge, merge_backward, width
 from .noise import Noise
 
@@ -85,6 +85,30 @@ class Recurrent(Layer):
         return {"input_size": self.input_size, "hidden_size": self.hidden_size, "num_layers": self.num_layers,
                 "bidirectional": self.bidirectional, "reverse": self.reverse, "merge": self.merge,
                 **self.noise.arguments()}
+
+    # ------------------------------------------------------------------------------------------- a sequence in segments
+
+    @property
+    def needs_whole(self):
+        return "it walks from the end of the sequence" if self.directions[-1].reverse else None
+
+    def start(self, B):
+        """The zeros that stand for h0 and c0: for each of cell.states (layers,1,B,R or H)."""
+        self._check_segments(False, False)
+        return tuple(self._states({f"{state}0": None for state in self.cell.states}, B))
+
+    def forward_from(self, x, state, mask=None, *, training=False, cache=True):
+        self._check_segments(training, self.noise.draws)
+        initial = dict(zip((f"{name}0" for name in self.cell.states), state_of(state, len(self.cell.states))))
+        (y, *state), kept = self._forward(x, mask, None, initial, "zero", False, None, cache)
+        return (y, tuple(state)), kept
+
+    def backward_to(self, cache, dy, d_state=None):
+        d_state = (None,) * len(self.cell.states) if d_state is None else state_of(d_state, len(self.cell.states))
+        dx, *d_state = self._backward(cache, dy, dict(zip((f"d{name}_n" for name in self.cell.states), d_state)))
+        return dx, tuple(d_state)
+
+    # ------------------------------------------------------------------------------------------------------ both passes
 
     def _forward(self, x, mask, lengths, initial, masked_output, training, draw, caching, row_biases=()):
         """initial: dict name -> (layers,dirs,B,R or H) or None, one for each state; row_biases: none, or for each

@@ -4,7 +4,7 @@
                 version  "1"
                 layer    JSON: {"type": "LSTM", "input_size": 3, ...}, or {"type": "Sequential", "layers": [...]}, in
                          which {"same_as": 0} stands for the first of its layers, used again; "noise_seed" is the seed
-                         of what a layer draws in training
+                         of what a layer draws in training; {"type": "Checkpointed", "layer": ..., "segment": null}
     tensors     the arrays of ``state_dict``, by their names
 
 Nothing in a file is ever executed: safetensors holds plain arrays, JSON plain values.
@@ -20,6 +20,7 @@ from .. import backends
 from ..arguments import dtype_of, natural, one_of
 from ..files import write_whole
 from .attention import Attention, AttentionPooling
+from .checkpointed import Checkpointed
 from .embedding import Embedding
 from .gru_d import GRUD
 from .layer import Layer
@@ -93,8 +94,10 @@ def _describe(layer, known):
     """How ``layer`` is built, as JSON has it.  ``known``: id -> place, of the layers described already."""
     if type(layer) is Sequential:
         return {"type": "Sequential", "layers": [_describe(child, known) for child in layer.layers]}
+    if type(layer) is Checkpointed:
+        return {"type": "Checkpointed", "layer": _describe(layer.layer, known), "segment": layer.segment}
     if type(layer) not in TYPES.values():
-        known_types = ", ".join([*sorted(TYPES), "Sequential"])
+        known_types = ", ".join(sorted([*TYPES, "Checkpointed", "Sequential"]))
         raise TypeError(f"layer: expected one of {known_types}, got {type(layer).__name__}; of a class of your "
                         "own keep the state_dict()")
     if id(layer) in known:
@@ -168,6 +171,8 @@ def _build(description, backend, limits):
     kind = description.pop("type")
     if kind == "Sequential" and set(description) == {"layers"}:
         return Sequential(*(_build(child, backend, limits) for child in description["layers"]))
+    if kind == "Checkpointed" and set(description) == {"layer", "segment"}:
+        return Checkpointed(_build(description["layer"], backend, limits), description["segment"])
     limits.spend(kind, description)
     noise_seed = natural("noise_seed", description.pop("noise_seed", 0)) if TYPES[kind].takes_training else None
     loaded = {"seed": None} if kind not in WITHOUT_SEED else {}        # there are weights, and they will be loaded

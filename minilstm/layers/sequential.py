@@ -1,7 +1,7 @@
 """Layers in a row: each reads what the one before it wrote."""
 from .. import backends
 from ..arguments import describe, flag
-from .layer import ConditionedGradients, Counter, Layer, first
+from .layer import ConditionedGradients, Counter, Layer, first, state_of
 from .noise import number_of_draw
 
 
@@ -71,10 +71,7 @@ class Sequential(Layer):
             cure = "; pass it by its name, condition=" if self.takes_condition and mask is not None else ""
             raise ValueError(f"condition: expected {expected}, got {', '.join(given) or None}{cure}")
         draw = number_of_draw(training, draw, self.counter)
-        if mask is not None and not self.takes_categories:
-            x = self.arrays.floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
-            mask = self.arrays.mask_of(x, mask, None)
-            x = self.arrays.select(x, mask)
+        x, mask = self._selected(x, mask)
         caches = []
         for place, layer in enumerate(self.layers):
             options = {"mask": mask} if layer.takes_mask else {}
@@ -91,12 +88,47 @@ class Sequential(Layer):
         """The gradient of y -> dx (B,T,D), None if x are categories; adds to the ``grads`` of every layer.
 
         Where a layer takes a condition -> ConditionedGradients(dx, dcondition), the latter summed over the layers."""
-        if not isinstance(cache, list) or len(cache) != len(self.layers):
-            raise TypeError("cache: expected what forward returned beside its output, a list of "
-                            f"{len(self.layers)}, got {describe(cache)}")
         dcondition = 0
-        for layer, layer_cache in zip(reversed(self.layers), reversed(cache)):
+        for layer, layer_cache in self._downwards(cache):
             gradients = layer.backward(layer_cache, dy)
             dy = first(gradients)
             dcondition = dcondition + gradients.dcondition if layer.takes_condition else dcondition
         return ConditionedGradients(dy, dcondition) if self.takes_condition else dy
+
+    def start(self, B):
+        return tuple(layer.start(B) for layer in self.layers)
+
+    def forward_from(self, x, state, mask=None, *, training=False, cache=True):
+        keeps = flag("cache", cache)
+        x, mask = self._selected(x, mask)
+        states, caches = [], []
+        for layer, before in zip(self.layers, state_of(state, len(self.layers))):
+            (x, after), layer_cache = layer.forward_from(x, before, mask if layer.takes_mask else None,
+                                                         training=training, cache=keeps)
+            states.append(after)
+            caches.append(layer_cache)
+        return (x, tuple(states)), caches if keeps else None
+
+    def backward_to(self, cache, dy, d_state=None):
+        n = len(self.layers)
+        d_states = []
+        d_after = (None,) * n if d_state is None else state_of(d_state, n)
+        for (layer, layer_cache), d in zip(self._downwards(cache), reversed(d_after)):
+            dy, d_before = layer.backward_to(layer_cache, dy, d)
+            d_states.append(d_before)
+        return dy, tuple(reversed(d_states))
+
+    def _selected(self, x, mask):
+        """x and its mask, both checked where there is one: x is then 0 at masked steps, unless it is categories."""
+        if mask is None or self.takes_categories:
+            return x, mask
+        x = self.arrays.floats("x", x, self.dtype, (None, None, None), ("B", "T", "D"))
+        mask = self.arrays.mask_of(x, mask, None)
+        return self.arrays.select(x, mask), mask
+
+    def _downwards(self, cache):
+        """The layers with their caches, from the last one on."""
+        if not isinstance(cache, list) or len(cache) != len(self.layers):
+            raise TypeError("cache: expected what forward returned beside its output, a list of "
+                            f"{len(self.layers)}, got {describe(cache)}")
+        return list(zip(reversed(self.layers), reversed(cache)))

@@ -13,11 +13,12 @@ from .run import History
 from .schedules import Constant, Cosine, Plateau, Schedule, StepDecay, WarmUp
 from .softmax import log_softmax
 from .t_maze import TMaze
+from .truncated import TruncatedPass, truncated_bptt
 
 __all__ = [
     "Adam", "AdamW", "Constant", "Cosine", "Episodes", "Epoch", "History", "Optimizer", "Plateau", "Policy", "RMSprop",
-    "SGD", "Schedule", "StepDecay", "TMaze", "WarmUp", "advantages", "binary_cross_entropy", "clip_global_norm",
-    "clip_value", "episode_chances", "evaluate", "fit", "gaussian_loss", "gaussian_of", "huber", "log_softmax",
-    "mean_absolute_error", "mean_squared_error", "policy_gradient", "policy_loss", "quantile_loss", "reinforce",
-    "returns_to_go", "rollout", "softmax_cross_entropy",
+    "SGD", "Schedule", "StepDecay", "TMaze", "TruncatedPass", "WarmUp", "advantages", "binary_cross_entropy",
+    "clip_global_norm", "clip_value", "episode_chances", "evaluate", "fit", "gaussian_loss", "gaussian_of", "huber",
+    "log_softmax", "mean_absolute_error", "mean_squared_error", "policy_gradient", "policy_loss", "quantile_loss",
+    "reinforce", "returns_to_go", "rollout", "softmax_cross_entropy", "truncated_bptt",
 ]
