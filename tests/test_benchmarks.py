@@ -18,7 +18,7 @@ def benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     yield
     minilstm.set_num_threads(before)
-    for name in ("measure", "padding", "peers", "ladder", "ladder.rungs"):
+    for name in ("measure", "padding", "peers", "training_loop", "ladder", "ladder.rungs"):
         sys.modules.pop(name, None)
 
 
@@ -74,3 +74,13 @@ def test_peers_agree_before_they_are_timed(benchmarks, kind):
         peers.check("y", np.array([1.0, 1.001]), np.array([1.0, 1.0]))
     with pytest.raises(SystemExit, match="y: relative error nan"):
         peers.check("y", np.array([1.0, np.nan]), np.array([1.0, 1.0]))
+
+
+def test_the_loop_around_a_model_is_timed_with_its_bar(benchmarks, capsys):
+    """Both programs run, and the bar is drawn into what it takes for a terminal, not here."""
+    import training_loop
+    programs = training_loop.programs((3, 4, 2, 5))
+    for program in programs.values():
+        program()
+    assert programs.keys() == {"model", "fit"} and capsys.readouterr() == ("", "")
+    assert training_loop.share({"model": [1.0, 3.0], "fit": [2.0, 4.0]}) == 0.375

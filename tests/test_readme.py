@@ -12,12 +12,13 @@ NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e-?\+?\d+)?")
 
 
 @pytest.mark.parametrize("code, printed", EXAMPLES)
-def test_example_prints_what_is_written(code, printed):
+def test_example_prints_what_is_written(code, printed, tmp_path, monkeypatch):
     """The same words, and numbers as near as another machine's last digits allow: rounding errors within a factor of a
     thousand, a loss near zero within a factor of three, all others within 0.1."""
     for module in re.findall(r"^import (torch)$", code, re.MULTILINE):
         pytest.importorskip(module, reason="an example with PyTorch: it is not installed (pip install -e '.[peers]')")
         pytest.importorskip("onnx", reason="an example with ONNX: it is not installed (pip install -e '.[peers]')")
+    monkeypatch.chdir(tmp_path)                             # where an example may write files
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
         exec(compile(code, "README.md", "exec"), {})
@@ -30,7 +31,7 @@ def test_example_prints_what_is_written(code, printed):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 12
 
 
 def test_files_of_the_reading_order_exist():

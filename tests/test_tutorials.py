@@ -9,7 +9,7 @@ TUTORIALS = Path(__file__).parents[1] / "tutorials"
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("script", sorted(TUTORIALS.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("script", sorted(TUTORIALS.glob("[0-9][0-9]_*.py")), ids=lambda path: path.stem)
 def test_tutorial_runs(script, tmp_path):
     """In a copy of the folder, so that the pictures that belong to the text stay as they are.  Each takes less than two
     minutes on two cores, the first compilation included; here it has twice that, since cores of a shared machine may

@@ -98,8 +98,9 @@ class Layer:
         """A segment of sequences: x (B,T,D), or integers (B,T), and mask of its steps, and the state after the steps
         before it -> (y (B,T,F), the state after its steps), cache.
 
-        However a sequence is cut, its segments have the y that ``forward`` has, 0 at masked steps; on the backend "cpu"
-        bit for bit.  A layer that draws at random in training is refused there, since what it draws is for a whole
+        However a sequence is cut, its segments have the y that ``forward`` has, for a recurrent layer with 0 at masked
+        steps; on the backend "cpu" bit for bit.  (But an infinite state, as a ReLU can reach, is NaN once it has been
+        handed over.)  A layer that draws at random in training is refused there, since what it draws is for a whole
         sequence.  Raises as ``start`` and ``forward`` do."""
         self._check_segments(training, self.takes_training)
         state_of(state, 0)
