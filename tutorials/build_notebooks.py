@@ -23,7 +23,8 @@ FOLDER = Path(__file__).parent
 def build(script):
     """Run the script as a notebook, in its folder, and write this beside it."""
     notebook = jupytext.read(script, fmt="py:percent")
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}).execute()
+    here = {"metadata": {"path": str(FOLDER)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=here).execute()
     picture = f"![The picture of this tutorial](pictures/{script.stem}.png)"
     notebook.cells.append(nbformat.v4.new_markdown_cell(picture, id="picture"))
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
