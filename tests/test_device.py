@@ -472,11 +472,11 @@ def test_a_wait_in_vain_is_reported_once(played):
 @pytest.mark.compiler
 def test_arrays_of_other_libraries(played):
     class Theirs:
-        def __init__(self, host, memory):
+        def __init__(self, host, memory, offset=0):
             self.memory = memory
             self.__cuda_array_interface__ = {
                 "version": 3, "shape": host.shape, "typestr": host.dtype.str, "strides": host.strides,
-                "data": (memory.device_ctypes_pointer.value, False), "stream": None}
+                "data": (memory.device_ctypes_pointer.value + offset, False), "stream": None}
 
     host = numbers((3, 4))
     memory = played.memalloc(host.nbytes)
@@ -497,6 +497,8 @@ def test_arrays_of_other_libraries(played):
         device.to_device(Theirs(host.T, memory))
     with pytest.raises(TypeError, match="array: expected float32, int32 or bool, got float64"):
         device.to_device(Theirs(np.zeros(1), memory))
+    with pytest.raises(ValueError, match="array: expected one that begins at a multiple of 16 bytes, got a part"):
+        device.to_device(Theirs(host[0, 1:], memory, offset=4))
 
 
 @pytest.mark.compiler

@@ -158,14 +158,40 @@ def test_fit_is_that_of_the_processor(gpu):
     x, target, mask = random_task(rng)
     counts = rng.random(mask.shape) < 0.8
     counts[0, 0] = True
-    options = {"mask": mask, "loss_mask": counts, "epochs": 2, "batch_size": 3, "seed": 4, "clip_norm": 0.3}
+    options = {"mask": mask, "loss_mask": counts, "epochs": 2, "batch_size": 3, "seed": 4, "clip_norm": 0.3,
+               "validation": (x, target, mask), "schedule": minilstm.training.StepDecay(1, times=0.5)}
     results = []
     for backend in ("gpu", "reference"):
         model = a_model(backend)
         history = minilstm.fit(model, x, target, optimizer=minilstm.Adam(0.02), **options)
-        results.append(model.state_dict() | {"history": np.array(history)})
+        numbers = {"losses": history, "validation": history.validation, "norms": history.norms, "rates": history.rates}
+        results.append(model.state_dict() | {name: np.array(found) for name, found in numbers.items()})
     for name, found in results[0].items():
         assert_close(found, results[1][name], "same formulas, float32", name)
+
+
+def test_a_run_on_the_gpu_goes_on_from_its_file(gpu, tmp_path):
+    x, target, _ = random_task(np.random.default_rng(), N=3)
+    results = []
+    for path, stops in ((tmp_path / "run", (1, 2)), (None, (2,))):
+        for epochs in stops:
+            model = a_linear()
+            history = minilstm.fit(model, x, target, epochs=epochs, batch_size=2, checkpoint=path)
+        results.append(model.state_dict() | {"history": np.array(history)})
+    assert all(same_bits(found, results[1][name]) for name, found in results[0].items())
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"accumulate": 2}, "accumulate: expected 1 for a model on a GPU, got 2"),
+    ({"reduction": "sum"}, "reduction: expected 'steps' for a model on a GPU"),
+    ({"weights": np.ones((4, 3), "float32")}, "weights, class_weights: expected None for a model on a GPU"),
+    ({"optimizer": minilstm.SGD()}, "model: expected one on the host, SGD is not computed on a GPU; Adam and"),
+    ({"loss": minilstm.huber}, "y: expected a NumPy array; on a GPU there are"),
+])
+def test_what_there_is_only_on_the_host_says_so(gpu, change, words):
+    x, target, _ = random_task(np.random.default_rng())
+    with pytest.raises(ValueError, match=words):
+        minilstm.fit(a_linear(), x, target, epochs=1, **change)
 
 
 def test_fit_takes_arrays_that_are_on_the_gpu(gpu):

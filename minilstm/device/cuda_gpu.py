@@ -19,6 +19,7 @@ from .machine_code import compiler
 
 OLDEST = (8, 0)             # compute capability: asynchronous copies and tensor cores for TF32 begin there
 CURE = "The backends 'cpu' and 'reference' need no GPU."
+WIDEST_LOAD = 16            # bytes at once (ptx.py), whose address has to be a multiple of it
 DEFAULT_STREAM = 1          # as __cuda_array_interface__ numbers it
 SCALARS = {types.float32: ctypes.c_float, types.int32: ctypes.c_int32, types.boolean: bool}
 
@@ -124,7 +125,11 @@ class CudaGPU:
                              f"{view.strides}; array.contiguous() makes one")
         if view.dtype not in DTYPES:
             raise TypeError(f"array: expected float32, int32 or bool, got {view.dtype}")
-        return DeviceArray(self, Adopted(Memory(array, view.device_ctypes_pointer.value or 0)), view.shape, view.dtype)
+        address = view.device_ctypes_pointer.value or 0
+        if address % WIDEST_LOAD:
+            raise ValueError(f"array: expected one that begins at a multiple of {WIDEST_LOAD} bytes, got a part of another "
+                             "that does not; array.clone() makes one that does")
+        return DeviceArray(self, Adopted(Memory(array, address)), view.shape, view.dtype)
 
     def synchronize(self):
         self._enter_thread()
