@@ -127,8 +127,8 @@ class CudaGPU:
             raise TypeError(f"array: expected float32, int32 or bool, got {view.dtype}")
         address = view.device_ctypes_pointer.value or 0
         if address % WIDEST_LOAD:
-            raise ValueError(f"array: expected one that begins at a multiple of {WIDEST_LOAD} bytes, got a part of another "
-                             "that does not; array.clone() makes one that does")
+            raise ValueError(f"array: expected one that begins at a multiple of {WIDEST_LOAD} bytes, got a part of "
+                             "another that does not; array.clone() makes one that does")
         return DeviceArray(self, Adopted(Memory(array, address)), view.shape, view.dtype)
 
     def synchronize(self):
