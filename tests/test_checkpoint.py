@@ -230,3 +230,17 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     (tmp_path / "run").write_bytes(content[:-10])
     with pytest.raises(minilstm.FormatError):
         a_run(tmp_path / "run")
+
+
+def test_checkpoints_in_time_and_on_the_disk_go_together(tmp_path):
+    """A model that computes its states twice, with a layer of quantiles in it, and a run in a file."""
+    rng = np.random.default_rng(2)
+    x, target = a_task(rng, N=8, dtype="float32")
+    results = []
+    for path, stops in ((tmp_path / "run", (1, 2)), (None, (2,))):
+        for epochs in stops:
+            model = minilstm.Checkpointed(minilstm.Sequential(
+                minilstm.LSTM(1, 4), minilstm.Linear(4, 3), minilstm.NonCrossing(3, quantiles=3)))
+            minilstm.fit(model, x, target, epochs=epochs, loss=minilstm.quantile_loss, checkpoint=path)
+        results.append(model.state_dict())
+    assert all(same_bits(p, results[1][name]) for name, p in results[0].items())

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import describe, flag, floats, positive
-from .layer import Layer
+from .layer import Counter, Layer
 from .noise import number_of_draw
 from .segments import each, on_host, part_of, put, sequences_of
 
@@ -56,6 +56,7 @@ class Checkpointed(Layer):
         super().__init__(layer.dtype, layer.backend)
         self.segment = None if segment is None else positive("segment", segment)
         self.takes_categories = layer.takes_categories
+        self.counter = Counter()                                            # of draws, of which there are none
         self.input_size, self.output_size = (getattr(layer, name, None) for name in ("input_size", "output_size"))
 
     def __repr__(self):

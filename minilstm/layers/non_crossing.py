@@ -14,6 +14,7 @@ class NonCrossing(Layer):
 
     The idea of adding up positive increments: Gasthaus et al. 2019, section 3.  Raises ValueError for sizes that do not
     fit."""
+    needs_whole = None
 
     def __init__(self, input_size, quantiles, *, dtype="float32", backend="cpu"):
         super().__init__(dtype, backend)
