@@ -106,6 +106,14 @@ def test_without_patience_the_last_weights_stay():
     assert history.validation[-1] == minilstm.evaluate(model, x, target)
 
 
+def test_a_validation_loss_of_nan_is_never_the_best():
+    rng = np.random.default_rng(12)
+    x, target = a_task(rng, N=4)
+    model = a_model()
+    history = minilstm.fit(model, x, target, epochs=9, validation=(x, np.full_like(target, np.nan)), patience=3)
+    assert len(history) == 3 and np.isnan(history.validation).all() and history.best_epoch is None
+
+
 def test_a_plateau_follows_the_validation_loss():
     """Which does not move, since its target is out of reach of rates as small as this."""
     rng = np.random.default_rng(6)

@@ -245,14 +245,14 @@ def after_epoch(run, validate, patience, callbacks):
     history = run.history
     if validate:
         history.validation.append(validate())
-        if history.best_epoch is None or history.validation[-1] < history.validation[history.best_epoch - 1]:
+        if history.validation[-1] < (history.validation[history.best_epoch - 1] if history.best_epoch else math.inf):
             history.best_epoch = len(history)
             run.best = run.model.state_dict() if patience else {}
     run.schedule.see((history.validation or history)[-1])
     epoch = Epoch(len(history), history[-1], history.validation[-1] if validate else None, history.rates[-1],
                   history.norms[-1], run.model, history)
     asked = [bool(callback(epoch)) for callback in callbacks]           # all of them are called
-    run.stopped = any(asked) or bool(patience) and len(history) - history.best_epoch >= patience
+    run.stopped = any(asked) or bool(patience) and len(history) - (history.best_epoch or 0) >= patience
 
 
 class Saver:

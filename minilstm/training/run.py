@@ -11,7 +11,8 @@ class History(list):
     validation  the loss of each epoch on the validation data, empty without such data
     rates       the optimizer's rate at the end of each epoch
     norms       the mean norm of the gradients in each epoch, before clipping
-    best_epoch  the number, from 1 on, of the epoch with the least validation loss; None without validation data
+    best_epoch  the number, from 1 on, of the epoch with the least validation loss; None without validation data, or
+                where none was a finite number
     """
 
     def __init__(self, losses=(), validation=(), rates=(), norms=(), best_epoch=None):
@@ -51,7 +52,7 @@ class Run:
 
     def step(self):
         """Move the weights along the gradients, at the schedule's rate."""
-        self.optimizer.rate = self.rate * self.schedule.factor(self.steps)
+        self.optimizer.rate = self._rate_of(self.steps)
         self.optimizer.step(self.model)
         self.steps += 1
 
@@ -59,9 +60,12 @@ class Run:
         """The losses of the epoch become one number."""
         self.history.append(loss)
         self.history.norms.append(norm)
-        self.history.rates.append(self.optimizer.rate)
+        self.history.rates.append(self._rate_of(max(0, self.steps - 1)))    # of the last step, whichever process took it
         self.before_epoch = self.rng.bit_generator.state
         self.losses, self.norms = [], []
+
+    def _rate_of(self, step):
+        return self.rate * self.schedule.factor(step)
 
     # --------------------------------------------------------------------------------------------- to a file and back
 
