@@ -60,7 +60,7 @@ class Run:
         """The losses of the epoch become one number."""
         self.history.append(loss)
         self.history.norms.append(norm)
-        self.history.rates.append(self._rate_of(max(0, self.steps - 1)))    # of the last step, whichever process took it
+        self.history.rates.append(self._rate_of(max(0, self.steps - 1)))    # of the last step, whoever took it
         self.before_epoch = self.rng.bit_generator.state
         self.losses, self.norms = [], []
 
