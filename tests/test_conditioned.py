@@ -16,6 +16,8 @@ from minilstm.layers import FormatError, load, save
 
 CASES = [(strategy, kind) for strategy in STRATEGIES for kind in ("LSTM", "GRU", "RNN")
          if kind == "LSTM" or strategy != "gated_cell"]
+QUICK = [case if case[1] == "LSTM" or case == ("gate_bias", "GRU") else pytest.param(*case, marks=pytest.mark.long)
+         for case in CASES]
 MASK = np.array([[1, 0, 1, 1, 1], [0, 0, 0, 0, 0], [0, 1, 1, 0, 1]], bool)
 
 
@@ -41,7 +43,7 @@ def both_passes(net, x, condition, dy, **options):
     return {"y": y, "dx": dx, "dcondition": dcondition} | grads
 
 
-@pytest.mark.parametrize("strategy, kind", CASES)
+@pytest.mark.parametrize("strategy, kind", QUICK)
 def test_gradients(strategy, kind):
     """Of x, the condition and all weights, with holes, an empty row, sizes that differ and sizes that are equal."""
     rng = np.random.default_rng(0)
@@ -63,7 +65,7 @@ def test_gradients_with_more_layers_and_from_the_end(strategy, options):
     assert report.ok and all(row.largest > 0 for row in report.rows), report
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long)])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_cpu_equals_reference(strategy, dtype):
     rng = np.random.default_rng(2)
@@ -80,9 +82,10 @@ def test_cpu_equals_reference(strategy, dtype):
 
 
 @pytest.mark.parametrize("kind, options", [
-    ("LSTM", {}), ("LSTM", {"layer_norm": True}), ("LSTM", {"proj_size": 2, "num_layers": 2}),
-    ("GRU", {"bidirectional": True}), ("GRU", {"reset_after": False}), ("GRU", {"layer_norm": True}),
-    ("RNN", {"reverse": True})])
+    ("LSTM", {}), ("LSTM", {"proj_size": 2, "num_layers": 2}), ("GRU", {"bidirectional": True}),
+    ("RNN", {"reverse": True}),
+    *(pytest.param(*others, marks=pytest.mark.long) for others in (
+        ("LSTM", {"layer_norm": True}), ("GRU", {"reset_after": False}), ("GRU", {"layer_norm": True})))])
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_a_condition_beside_x_is_a_bias_of_the_gates(kind, options, backend):
     """The same function with the same seed, and the same gradients: the columns of W that read the condition are the

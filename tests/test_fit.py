@@ -165,13 +165,14 @@ def test_a_loss_with_options_and_clipping_by_value():
 
 
 def test_a_thousand_steps_keep_no_memory():
-    """Of the second half nothing is left but the history.  Kernels are compiled before."""
+    """From one fifth to the next nothing is left but the history, for one of them at least: a leak is in each, but
+    something may be made once, at any time.  Kernels are compiled before."""
     rng = np.random.default_rng(9)
     x, target = a_task(rng, N=40, dtype="float32")
     model, optimizer, sizes = a_model("float32"), minilstm.Adam(), []
 
     def look(epoch):
-        if epoch.number % 50 == 0:
+        if epoch.number % 20 == 0:
             gc.collect()                        # threads are handed functions that know each other
             sizes.append(tracemalloc.get_traced_memory()[0])
 
@@ -181,7 +182,7 @@ def test_a_thousand_steps_keep_no_memory():
         minilstm.fit(model, x, target, epochs=100, batch_size=4, optimizer=optimizer, callbacks=[look])
     finally:
         tracemalloc.stop()
-    assert len(sizes) == 2 and sizes[1] - sizes[0] < 15_000         # the history: 50 epochs, three numbers each
+    assert len(sizes) == 5 and min(np.diff(sizes)) < 4_000         # 20 epochs of the history, three numbers each
 
 
 @pytest.mark.parametrize("change, error, words", [

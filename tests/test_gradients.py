@@ -12,7 +12,7 @@ BACKENDS = ["reference", "cpu"]
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("num_layers", [1, pytest.param(3, marks=pytest.mark.long)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_layer_under_every_mask(kind, num_layers, bidirectional, backend):
     """All of x, h0, c0, weights and biases, with dy, dh_n and dc_n random; complex step to 1e-10, in float64.

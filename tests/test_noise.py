@@ -22,7 +22,7 @@ def noise_for(kind, **noise):
 # ---------------------------------------------------------------------------------------------------------- gradients
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bidirectional", [pytest.param(False, marks=pytest.mark.long), True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_of_one_draw(kind, bidirectional, backend):
     """Two layers, all kinds of noise at once, every mask; complex step to 1e-10."""
@@ -49,7 +49,7 @@ def test_gradients_outside_training(kind, backend):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.long), "float32"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_cpu_equals_reference(kind, dtype, training):
     rng = np.random.default_rng(3)

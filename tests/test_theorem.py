@@ -18,9 +18,11 @@ D, H = 3, 4
 
 
 def every_layer(test):
-    for names, values in (("dtype", ["float32", "float64"]), ("backend", BACKENDS), ("kind", KINDS)):
-        test = pytest.mark.parametrize(names, values)(test)
-    return test
+    """Every kind, by each backend in one of the dtypes; in the other one, too, where tests may take long."""
+    quick, other = [("float32", "cpu"), ("float64", "reference")], [("float64", "cpu"), ("float32", "reference")]
+    test = pytest.mark.parametrize("dtype, backend", quick + [
+        pytest.param(*both, marks=pytest.mark.long) for both in other])(test)
+    return pytest.mark.parametrize("kind", KINDS)(test)
 
 
 def blocks(net, name):

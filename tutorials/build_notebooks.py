@@ -1,7 +1,7 @@
 """Make the notebooks from the tutorials: each script becomes a notebook beside it, run from start to end, with what it
 prints and its picture.
 
-    pip install -e '.[tutorials]'
+    pip install -e '.[tutorials,gpu]'
     python tutorials/build_notebooks.py                     # all of them: a quarter of an hour
     python tutorials/build_notebooks.py 03 07               # those whose names begin so
 
