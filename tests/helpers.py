@@ -87,6 +87,22 @@ def random_layer(rng, kind, D, H, **options):
     return net
 
 
+HOLES = np.array([[True, False, True, True, True, True], [False, True, True, False, True, False],
+                  [True, True, False, False, False, True]])             # of a batch of random_net
+
+
+def random_net(kind, seed=0, B=3, T=6, **options):
+    """A generator, a layer on the reference backend and a batch for both of its passes."""
+    rng = np.random.default_rng(seed)
+    net = random_layer(rng, kind, 3, 4, backend="reference", **{"dtype": "float64"} | options)
+    return rng, net, random_batch(rng, net, B, T)
+
+
+def gradients_of(batch):
+    """What ``backward`` is given of it."""
+    return {name: d for name, d in batch.items() if name.startswith("d")}
+
+
 def random_lstm(rng, D, H, **options):
     return random_layer(rng, "LSTM", D, H, **options)
 

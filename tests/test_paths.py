@@ -4,22 +4,10 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import KINDS, assert_close, masks, random_batch, random_layer, states_of
+from helpers import HOLES, KINDS, assert_close, gradients_of, masks, random_net, states_of
 from minilstm.checks import gate_saturation, gradient_paths
 
 GATES = {"LSTM": "ifo", "LSTM, coupled": "io", "GRU": "rz"}
-HOLES = np.array([[True, False, True, True, True, True], [False, True, True, False, True, False],
-                  [True, True, False, False, False, True]])
-
-
-def random_net(kind, seed=0, B=3, T=6, **options):
-    rng = np.random.default_rng(seed)
-    net = random_layer(rng, kind, 3, 4, backend="reference", **{"dtype": "float64"} | options)
-    return rng, net, random_batch(rng, net, B, T)
-
-
-def gradients_of(batch):
-    return {name: d for name, d in batch.items() if name.startswith("d")}
 
 
 # ------------------------------------------------------------------------------------------------------ gradient_paths

@@ -10,34 +10,13 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 import minilstm
-from helpers import random_batch, random_layer, states_of
+from helpers import HOLES, gradients_of, random_net, states_of
 from minilstm import plots
 from minilstm.checks import gradient_paths
 from minilstm.plots.style import LINES
-
-HOLES = np.array([[True, False, True, True, True, True], [False, True, True, False, True, False],
-                  [True, True, False, False, False, True]])
-
-
-def random_net(kind, seed=0, B=3, T=6, **options):
-    rng = np.random.default_rng(seed)
-    net = random_layer(rng, kind, 3, 4, backend="reference", **{"dtype": "float64"} | options)
-    return rng, net, random_batch(rng, net, B, T)
-
-
-def gradients_of(batch):
-    return {name: d for name, d in batch.items() if name.startswith("d")}
-
+from minilstm.training import History
 
 # ------------------------------------------------------------------------------------------------------------ pictures
-
-class History(list):
-    """As ``fit`` returns it."""
-
-    def __init__(self, losses, **more):
-        super().__init__(losses)
-        self.validation, self.rates, self.norms, self.best_epoch = [], [], [], None
-        self.__dict__.update(more)
 
 
 def history(seed=0, epochs=8):

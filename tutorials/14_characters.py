@@ -174,6 +174,10 @@ by_learner = loss / math.log(2)
 print(f"bits per character of an LSTM that goes on learning: {by_learner:.2f}")
 
 # %% [markdown]
+# After a thousand segments the network has read a quarter of the text, once, and counting is still better.  Eleven
+# thousand, some five minutes, bring it to 2.18 bits on files that it has not seen, about as good as counting strings of
+# eight, and to 1.76 where it goes on learning, with gzip at 2.00 (the library of Python 3.11).
+#
 # ## 5. It writes
 #
 # Ask for the chances of the next character, draw one, hand it in as the next input: a stream that reads what it writes.
