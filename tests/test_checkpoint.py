@@ -43,13 +43,13 @@ def stopping_after(calls):
     return with_each_call(stop)
 
 
-def a_run(path=None, loss=minilstm.mean_squared_error, epochs=6, every=None, **options):
+def a_run(path=None, loss=minilstm.mean_squared_error, epochs=6, every=None, patience=5, **options):
     """One with all that changes while it goes on: dropout, momentum, a plateau, the best weights -> model, history"""
     rng = np.random.default_rng(0)
     x, target = a_task(rng, dtype="float32")
     model = minilstm.Sequential(minilstm.LSTM(1, 4, num_layers=2, dropout=0.3), minilstm.Linear(4, 1))
     history = minilstm.fit(model, x, target, epochs=epochs, batch_size=5, accumulate=2, loss=loss, seed=3,
-                           optimizer=minilstm.Adam(0.05), validation=a_task(rng, dtype="float32"), patience=5,
+                           optimizer=minilstm.Adam(0.05), validation=a_task(rng, dtype="float32"), patience=patience,
                            schedule=training.WarmUp(4, training.Plateau(0.5, patience=0)), checkpoint=path,
                            checkpoint_steps=every, **options)
     return model, history
@@ -103,7 +103,7 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_checkpoint import a_run, with_each_call
 print("ready", flush=True)
-a_run({path!r}, with_each_call(lambda: print(".", flush=True)), epochs={epochs}, every=1)
+a_run({path!r}, with_each_call(lambda: print(".", flush=True)), epochs={epochs}, every=1, patience={epochs})
 """
 
 
@@ -130,7 +130,8 @@ def kill_until_done(path, epochs, most):
 def check_kills(tmp_path, epochs, most, least):
     kills = kill_until_done(tmp_path / "run", epochs, most)
     assert kills >= least
-    assert_the_same(a_run(tmp_path / "run", stopping_after(0), epochs=epochs), a_run(epochs=epochs))
+    found = a_run(tmp_path / "run", stopping_after(0), epochs=epochs, patience=epochs)
+    assert_the_same(found, a_run(epochs=epochs, patience=epochs))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
