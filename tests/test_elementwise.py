@@ -62,8 +62,6 @@ def test_arithmetic_is_numpys(gpu):
         assert same_bits(a.copy_to_host(), x) and same_bits(b.copy_to_host(), y)
         elementwise.add_into(a, b)
         assert same_bits(a.copy_to_host(), x + y)
-        elementwise.scale_by(b, *on_gpu(np.float32([0.3])))
-        assert same_bits(b.copy_to_host(), y * np.float32(0.3))
 
 
 def test_infinity_becomes_nan_and_nothing_else_changes(gpu):
@@ -152,7 +150,6 @@ def wrong():
         "another dtype": (lambda: elementwise.scaled(rows, 2), TypeError, "a: expected a DeviceArray of float32"),
         "copy, dtype": (lambda: elementwise.copy_into(flags, rows), TypeError, "target: expected a DeviceArray of boo"),
         "copy, size": (lambda: elementwise.copy_into(a, a[0]), ValueError, "target: expected 6 numbers"),
-        "factor": (lambda: elementwise.scale_by(a, a), ValueError, "factor_array: expected shape (1,), got (2, 3)"),
         "where": (lambda: elementwise.finite_or_nan(b, flags), ValueError, "where: expected shape (3,)"),
         "sides": (lambda: elementwise.side_by_side([a, b]), ValueError, "arrays[1]: expected (2,) before the last"),
         "columns": (lambda: elementwise.columns(a, 2, 4), IndexError, "columns: expected 0 <= first <= last <= 3"),
@@ -175,7 +172,6 @@ KERNELS = {
     "fill": (lambda: elementwise._fill("float32"), 24), "fill bools": (lambda: elementwise._fill("bool"), 24),
     "copy": (lambda: elementwise._copy("float32"), 24), "add": (lambda: elementwise._add, 24),
     "multiply": (lambda: elementwise._multiply, 24), "scale": (lambda: elementwise._scale, 24),
-    "scale_by": (lambda: elementwise._scale_by, 24),
     "finite_or_nan": (lambda: elementwise._finite_or_nan(True), 32),
     "finite_or_nan, rows": (lambda: elementwise._finite_or_nan(False), 40),
     "columns": (lambda: elementwise._copy_columns("float32"), 40), "take": (lambda: elementwise._take("float32"), 40),

@@ -149,22 +149,6 @@ def _scale(a: F1, factor: Float, product: F1, n: Int):
         product[i] = a[i] * factor
 
 
-def scale_by(array, factor_array):
-    """array *= factor_array (1,), in place: for a factor that the GPU has computed and nobody waits for."""
-    _one_of_dtypes("array", array, "float32")
-    _one_of_dtypes("factor_array", factor_array, "float32")
-    if factor_array.shape != (1,):
-        raise ValueError(f"factor_array: expected shape (1,), got {factor_array.shape}")
-    launch(_scale_by, blocks_for(array.size), array.reshape(-1), factor_array, array.size)
-
-
-@kernel(threads=THREADS)
-def _scale_by(array: F1, factor: F1, n: Int):
-    i = cuda.grid(1)
-    if i < n:
-        array[i] *= factor[0]
-
-
 def finite_or_nan(array, where=None):
     """NaN in place of plus and minus infinity, all else as it is.  where bool (len(array),): only in these rows."""
     _one_of_dtypes("array", array, "float32")
