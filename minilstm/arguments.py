@@ -2,6 +2,7 @@
 
 Nothing is cast and nothing is guessed: a float64 array for a float32 layer is an error that says how to convert it.
 """
+import math
 import numbers
 
 import numpy as np
@@ -26,6 +27,13 @@ def positive(name, value):
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {_short(value)}")
     return int(value)
+
+
+def positive_number(name, value):
+    """A finite number above 0 (a bool is none) -> float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: expected a positive number, got {_short(value)}")
+    return float(value)
 
 
 def natural(name, value):

@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from .. import backends
-from ..arguments import describe
+from ..arguments import describe, positive_number
 from ..cells.activations import sigmoid, softplus
 from ..device import DeviceArray
 from .reduction import check_weights, reduce
@@ -49,7 +49,7 @@ def mean_absolute_error(y, target, mask=None, *, weights=None, reduction="steps"
 def huber(y, target, mask=None, *, delta=1.0, weights=None, reduction="steps"):
     """(y - target)**2 / 2 up to a distance of delta, and from there on as steep as at delta, so that an outlier cannot
     pull with more than that: delta * (|y - target| - delta / 2).  Source: Huber 1964."""
-    delta = _positive("delta", delta)
+    delta = positive_number("delta", delta)
     target, mask = _on_host(y, target, mask)
     difference = _difference(y, target, mask)
     near = np.clip(difference, -delta, delta)
@@ -103,7 +103,7 @@ def gaussian_loss(y, target, mask=None, *, floor=1e-3, weights=None, reduction="
     ``gaussian_of(y)`` -> the means and the sigmas.  Source: Nix and Weigend 1994; the softplus is DeepAR's (Salinas et
     al. 2020, section 3.1)."""
     arrays = _arrays_of(y)
-    floor, mask = _positive("floor", floor), _mask(mask, y, arrays)
+    floor, mask = positive_number("floor", floor), _mask(mask, y, arrays)
     F = y.shape[-1] // 2
     shape = (*y.shape[:-1], F)
     if isinstance(y, DeviceArray) or y.shape[-1] % 2:
@@ -219,12 +219,6 @@ def _check_plain_mean(weights, reduction, class_weights=None):
     if weights is not None or class_weights is not None or reduction != "steps":
         raise ValueError("weights, reduction: expected none and 'steps' on a GPU, where a loss is the mean over all "
                          f"steps, got {reduction!r} and weights {describe(weights)}")
-
-
-def _positive(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    return float(value)
 
 
 def _quantiles(quantiles):

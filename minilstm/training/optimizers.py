@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 
 from .. import backends
-from ..arguments import describe, probability
+from ..arguments import describe, positive_number, probability
 from ..cells.activations import formula
 from ..machine.kernel import kernel
 
@@ -26,7 +26,7 @@ class Optimizer:
     on_gpu = False
 
     def __init__(self, rate):
-        self.rate = _positive("rate", rate)
+        self.rate = positive_number("rate", rate)
         self.t = 0
         self._kept = {}         # full name of a parameter -> a tuple of arrays, one for each slot
         self._model = None      # the one it belongs to
@@ -152,7 +152,7 @@ class RMSprop(Optimizer):
 
     def __init__(self, rate=1e-2, alpha=0.99, epsilon=1e-8):
         super().__init__(rate)
-        self.alpha, self.epsilon = probability("alpha", alpha), _positive("epsilon", epsilon)
+        self.alpha, self.epsilon = probability("alpha", alpha), positive_number("epsilon", epsilon)
 
     def arguments(self):
         return {"alpha": self.alpha, "epsilon": self.epsilon}
@@ -196,7 +196,7 @@ class Adam(Optimizer):
         super().__init__(rate)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas: expected two numbers in [0, 1), got {betas!r}")
-        self.betas, self.epsilon = tuple(map(float, betas)), _positive("epsilon", epsilon)
+        self.betas, self.epsilon = tuple(map(float, betas)), positive_number("epsilon", epsilon)
 
     def arguments(self):
         return {"betas": self.betas, "epsilon": self.epsilon}
@@ -242,9 +242,3 @@ class AdamW(Adam):
 
     def arguments(self):
         return super().arguments() | {"weight_decay": self.weight_decay}
-
-
-def _positive(name, value):
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    return float(value)
