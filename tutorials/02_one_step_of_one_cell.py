@@ -11,7 +11,7 @@
 # 5. a GRU beside it;
 # 6. gates at work over a sequence: those set by hand, and those that training finds.
 #
-# Run it:  `python tutorials/02_one_step_of_one_cell.py`.  It takes well under a minute; most of that is the training in
+# Run it:  `python tutorials/02_one_step_of_one_cell.py`.  It takes less than a minute; most of that is the training in
 # part 6.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -271,7 +271,7 @@ print("\n" + str(table))
 
 # %% [markdown]
 # Unit 0 does what it did in the LSTM: z = 0.018 is the f of before, and h = 0.4682 is its c.  Unit 1 is another one,
-# since what it hears of unit 0 is now all of the 0.8, not the 0.65 that an output gate let through.
+# since what it hears of unit 0 is now nearly all of the 0.8, not the 0.65 that an output gate let through.
 #
 # Backward, dz = dh * (h_prev - n): to keep more matters as far as the old and the new differ.  There is only dh, no dc:
 # one state less, one gradient less.  h_prev has two uses, in h itself with the factor z, and through U.  So dh_prev is

@@ -11,7 +11,7 @@
 # 5. whether it matters: training to remember one number;
 # 6. clipping, for gradients that explode.
 #
-# Run it:  `python tutorials/03_through_time.py`.  It takes well under a minute, compiling the kernels on the first use
+# Run it:  `python tutorials/03_through_time.py`.  It takes less than a minute, compiling the kernels on the first use
 # included.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -526,7 +526,8 @@ cut.minorticks_off()
 for bias, histories in curves.items():
     for history in histories:
         label = f"forget bias {bias}" if history is histories[0] else None
-        learning.plot(range(1, EPOCHS + 1), history, color=of_bias[bias], lw=1.3, label=label)
+        learning.plot(range(1, EPOCHS + 1), history, color=of_bias[bias], ls={0: "-", 1: "--", 3: ":"}[bias], lw=1.5,
+                      label=label)
 learning.axhline(1 / 3, color=GREY, ls=":")
 learning.text(EPOCHS, 0.36, "says always 0", ha="right", va="bottom", color=BLACK)
 learning.set(title=f"LSTM: learning to remember a number for {STEPS} steps", xlabel="epoch", yscale="log",

@@ -534,7 +534,7 @@ for name, plan in plans.items():
 assert shares["of like length"] < 0.2 < 0.6 < shares["shuffled"]
 
 # %% [markdown]
-# Two thirds of the shuffled batches are padding; of the others, about a tenth.  Times depend on the machine, and on
+# Seven tenths of the shuffled batches are padding; of the others, about a tenth.  Times depend on the machine, and on
 # what else it does; look at their order.  A network that takes a step for each zero of padding pays for all of it, and
 # sorting by length saves much.  With a mask, this library skips masked steps, so they cost little in the first place,
 # and sorting saves only what is left: memory, and the copying of it.  For answers it makes no difference, as we saw.
@@ -611,7 +611,7 @@ for side, color in of_side.items():
 pads_axes.plot(PADS, pad_errors["right", True], "o-", color=GREEN, ms=4, lw=2)
 pads_axes.text(8, 0.9, "zeros on the right,\nno mask", color=ORANGE)
 pads_axes.text(PADS[-1], pad_errors["left", False][-1] + 0.035, "zeros on the left, no mask", color=BLUE, ha="right")
-pads_axes.text(PADS[-1], own_error - 0.035, "either side, with the mask", color=GREEN, ha="right", va="top")
+pads_axes.text(PADS[-1], own_error - 0.05, "either side, with the mask", color=GREEN, ha="right", va="top")
 pads_axes.set(title="What padding does to a forecast", xlabel="zeros added", ylabel="error of the forecast")
 
 steps_axes.plot(CUTS, cut_errors["start"], "o-", color=ORANGE, ms=4, lw=2)

@@ -537,7 +537,7 @@ print("leading_zeros_are_masking:",
 #
 # ## The picture
 #
-# Above: the memory c of five units, that reads eight steps and then zeros (solid), or masked steps (dashed); what zeros
+# Above: the memory c of five units that read eight steps and then zeros (solid), or masked steps (dashed); what zeros
 # leave of a memory (part 9); the bidirectional network of part 4.  Below: zeros behind and in front (part 8), and the
 # experiment, three networks for each case.
 
@@ -594,13 +594,13 @@ for number, task in enumerate(TASKS):
         x0 = 4 * number + place
         ticks.append(x0)
         names.append(text)
-        for shift, side, color in ((-0.15, "left", BLUE), (0.15, "right", ORANGE)):
+        for shift, side, color, marker in ((-0.15, "left", BLUE, "o"), (0.15, "right", ORANGE, "s")):
             errors = results[task, T, side, masked]
-            experiment.plot(x0 + shift + 0.05 * (np.arange(len(errors)) - 1), np.minimum(errors, 1.1), "o", color=color,
-                            ms=5, mfc="none", mew=1.5)
+            experiment.plot(x0 + shift + 0.05 * (np.arange(len(errors)) - 1), np.minimum(errors, 1.1), marker,
+                            color=color, ms=5, mfc="none", mew=1.5)
     experiment.text(4 * number + 1, 1.22, f"say the {task}", ha="center", color=BLACK)
-experiment.text(2.4, 0.62, "padding before", color=BLUE)
-experiment.text(2.4, 0.52, "padding after", color=ORANGE)
+experiment.text(2.4, 0.62, "padding before (circles)", color=BLUE)
+experiment.text(2.4, 0.52, "padding after (squares)", color=ORANGE)
 experiment.axhline(1, color=GREY, ls=":")
 experiment.text(2.4, 1.02, "says always 0", color=BLACK, va="bottom", fontsize=9)
 experiment.set(title="Padding before or after: error after training", ylim=(-0.05, 1.3), yticks=(0, 0.5, 1),

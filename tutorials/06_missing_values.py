@@ -15,7 +15,7 @@
 # 6. how much is missing;
 # 7. a case where the simplest thing is enough.
 #
-# Run it:  `python tutorials/06_missing_values.py`.  It takes well under a minute, compiling the kernels on the first
+# Run it:  `python tutorials/06_missing_values.py`.  It takes less than two minutes, compiling the kernels on the first
 # use included.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -482,6 +482,7 @@ for start, networks in kept.items():
 BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#999999", "#222222"          # told apart by every eye, and in print
 GREEN, PINK = "#009E73", "#CC79A7"
 LOOKS = {"zero": ORANGE, "skip + time since": PINK, "GRU-D": BLUE, "zero + indicator": GREEN}
+LINES = {"best": "-", "zero": "-", "skip + time since": ":", "GRU-D": "-.", "zero + indicator": "--"}
 figure = Figure(figsize=(12, 8.8), layout="constrained")
 figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
 above, below = figure.subfigures(2, 1, height_ratios=(1.1, 1))
@@ -499,7 +500,8 @@ series.fill_between(steps + 1, test.best[row] - spread, test.best[row] + spread,
 series.plot(steps + 1, test.truth[row], color=GREY, lw=1.5, label="the signal")
 series.plot(steps, test.x[row, :, 0], "o", color=BLACK, ms=5, label="readings")
 for method in ("zero", "zero + indicator"):
-    series.plot(steps + 1, found[method][0][row], color=LOOKS[method], lw=2, label=f"network, {method}")
+    series.plot(steps + 1, found[method][0][row], color=LOOKS[method], ls=LINES[method], lw=2,
+                label=f"network, {method}")
 series.axhline(0, color=BLACK, lw=0.5)
 series.set(title="One sequence with a gap: zeros pull the forecast down", xlabel="step", xlim=(0, T))
 series.legend(frameon=True, framealpha=1, edgecolor="none")
@@ -517,14 +519,14 @@ test_ages = np.where(after_first(test.observed), age(test.observed)[:, :, 0], -1
 for method, color in ({"best": BLACK} | LOOKS).items():
     error = np.mean([squared_errors(some, test) for some in found.get(method, [test.best])], axis=0)
     ages_panel.plot(range(17), [error[test_ages == n].mean() for n in range(17)], color=color, label=method,
-                    lw=2.5 if method == "best" else 1.5)
+                    ls=LINES[method], lw=2.5 if method == "best" else 1.5)
 ages_panel.set(title="The longer the gap, the larger the error", xlabel="steps since the last reading",
                ylabel="mean squared error")
 ages_panel.legend(frameon=False)
 
 for axes, values, swept in ((means_panel, MEANS, by_mean), (shares_panel, SHARES, by_share)):
     for method, numbers in swept.items():
-        axes.plot(values, numbers.mean(axis=1), color=LOOKS[method], label=method)
+        axes.plot(values, numbers.mean(axis=1), color=LOOKS[method], ls=LINES[method], label=method)
         axes.plot(values, numbers, "o", color=LOOKS[method], ms=4)
     axes.set(ylim=(0, 45), xticks=values, ylabel="excess in percent")
     axes.legend(frameon=False)

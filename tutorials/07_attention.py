@@ -16,7 +16,7 @@
 # 9. a task: recall what was said beside a key; and the map of what it looks at;
 # 10. pooling: one look at a sequence, or two.
 #
-# Run it:  `python tutorials/07_attention.py`.  It takes well under a minute, compiling the kernels on the first use
+# Run it:  `python tutorials/07_attention.py`.  It takes about a minute, compiling the kernels on the first use
 # included.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -100,7 +100,7 @@ for name, scores in ways.items():
 # The additive score treats the keys nearly alike: with tanh, no coordinate can bring in more than the size of its w.
 #
 # One softmax is one look.  **Several heads** are several looks side by side: the columns of q, k and v are cut into
-# equal parts, and each part is an attention of its own.  Part 10 has a task that one head cannot do.
+# equal parts, and each part is an attention of its own.  Part 10 has a task that seems to need two.
 #
 # ## 3. Why the scores are scaled
 #

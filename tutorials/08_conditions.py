@@ -18,7 +18,7 @@
 # 5. the table: which way can do what;
 # 6. before or behind: what must be remembered.
 #
-# Run it:  `python tutorials/08_conditions.py`.  It takes well under a minute; most of that is the training in parts 5
+# Run it:  `python tutorials/08_conditions.py`.  It takes about a minute; most of that is the training in parts 5
 # and 6.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -469,14 +469,15 @@ assert min(of_eight["initial_state"], of_eight["film"]) > 0.95 * without[1] and 
 #
 # ## The picture
 #
-# Left: the table of part 5, the median of three networks, with the least and the largest error below it; blue frames:
-# the condition and the sequence cannot be combined, so the error is known before the training.  Right: part 6, each dot
-# a network, the lines through the medians.
+# Left: the table of part 5, the median of three networks, with the least and the largest error below it; in the blue
+# frame the condition and the sequence cannot be combined, so the error is known before the training.  Right: part 6,
+# each mark a network, the lines through the medians.
 
 # %%
 BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#999999", "#222222"          # told apart by every eye, and in print
 GREEN, PINK = "#009E73", "#CC79A7"
 COLORS = dict(zip(PLACES, (GREEN, BLUE, PINK, ORANGE, BLACK)))
+MARKERS = dict(zip(PLACES, "os^Dv"))
 figure = Figure(figsize=(12, 8), layout="constrained")
 figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
 left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1))
@@ -505,8 +506,9 @@ for number, (strategy, color) in enumerate(COLORS.items()):
         if (strategy, places[0]) in found:
             points = np.array([found[strategy, place] for place in places])
             spots = np.array(places)[:, None] * (1 + 0.012 * (number - 2)) * np.ones(3)
-            axes.plot(spots, points, "o", color=color, ms=5, mfc="none")
-            axes.plot(spots[:, 0], np.median(points, axis=1), color=color, lw=2, label=PLACES[strategy])
+            axes.plot(spots, points, MARKERS[strategy], color=color, ms=5, mfc="none")
+            axes.plot(spots[:, 0], np.median(points, axis=1), color=color, lw=2, marker=MARKERS[strategy], ms=5,
+                      label=PLACES[strategy])
 finely = np.geomspace(2, 16, 200)
 bounds = [unit_axes.plot(finely, [memory(units, 4) for units in finely], ":", color=ORANGE, lw=2)[0],
           item_axes.plot(ITEMS, without, ":", color=GREY, lw=2)[0]]

@@ -18,7 +18,7 @@
 # 6. a forecast that is better than possible;
 # 7. when a long history makes up for what is not said.
 #
-# Run it:  `python tutorials/09_covariates.py`.  It takes well under a minute, compiling the kernels on the first use
+# Run it:  `python tutorials/09_covariates.py`.  It takes about a minute, compiling the kernels on the first use
 # included.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -360,6 +360,7 @@ assert without[0] > 1.4 * average["everything"] and without[-1] < 1.06 * average
 BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#999999", "#222222"          # told apart by every eye, and in print
 GREEN, PINK = "#009E73", "#CC79A7"
 LOOKS = {"without the discount": ORANGE, "the discount up to now": PINK, "without the day": GREEN, "everything": BLUE}
+LINES = dict(zip(LOOKS, ("-", ":", "--", "-.")))
 figure = Figure(figsize=(12, 8.8), layout="constrained")
 figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
 (reading, example), (by_step, ranking) = figure.subplots(2, 2)
@@ -386,14 +387,15 @@ days, low = np.arange(1 - HISTORY, HORIZON + 1), here["sales"].min() - 1.2
 example.plot(days, here["sales"][0], "o-", color=BLACK, lw=1.5, ms=4, label="sales")
 example.bar(days, here["discount"][0] * 0.25, bottom=low, color=GREY, alpha=0.6, label="discount, from its mean")
 for name in ("without the discount", "the discount up to now", "everything"):
-    example.plot(days[HISTORY:], forecasts(models[name][0], here)[0], "o-", color=LOOKS[name], lw=2, ms=4, label=name)
+    example.plot(days[HISTORY:], forecasts(models[name][0], here)[0], color=LOOKS[name], ls=LINES[name], lw=2,
+                 marker="o", ms=4, label=name)
 example.axvline(0.5, ymax=0.78, color=BLACK, lw=1)
 example.set(title="A discount that the past does not show", xlabel="steps from t", xlim=(-12, 5),
             ylim=(low - 0.8, here["sales"].max() + 2))
 example.legend(frameon=False, loc="upper left", ncols=2, fontsize=9, columnspacing=1)
 
 for name, color in LOOKS.items():
-    by_step.plot(range(1, HORIZON + 1), best(SPECS[name])[1], color=color, lw=2, label=name)
+    by_step.plot(range(1, HORIZON + 1), best(SPECS[name])[1], color=color, ls=LINES[name], lw=2, label=name)
     for model in models[name]:
         by_step.plot(range(1, HORIZON + 1), errors(forecasts(model, test)), "o", color=color, ms=5)
 leaking = np.mean([errors(one) for one in found], axis=0)

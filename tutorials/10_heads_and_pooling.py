@@ -17,7 +17,7 @@
 # 7. what the popular forms cost in training;
 # 8. which head for which task: a table.
 #
-# Run it:  `python tutorials/10_heads_and_pooling.py`.  It takes well under a minute; most of that is the training in
+# Run it:  `python tutorials/10_heads_and_pooling.py`.  It takes about a minute; most of that is the training in
 # parts 7 and 8.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -138,7 +138,7 @@ assert min(last_off["no mask, y[:, -1]"]) > 0.3 and last_off["mask, y[:, -1]"][-
 assert max(last_off["mask, last real step"]) < 1e-15
 
 # %% [markdown]
-# "Off by" is a part of the length of the right state.  1 is as far off as saying 0, and in the second row it is just
+# "Off by" is a part of the length of the right state.  1 is as far off as saying 0, and the second row comes to just
 # that.  The last row is 0 up to rounding, and `last_valid` and h_n are the same bits: a network that skips masked steps
 # has its last real state at the end.
 #

@@ -18,7 +18,7 @@
 # 6. where the sign is kept;
 # 7. do rewards make better use of a condition?
 #
-# Run it:  `python tutorials/11_t_maze.py`.  It takes well under a minute; most of that is the training in parts 5
+# Run it:  `python tutorials/11_t_maze.py`.  It takes about a minute; most of that is the training in parts 5
 # and 7.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -525,25 +525,25 @@ panels = figure.subplot_mosaic("ab;cd")
 learning, reasons, memory, spread = (panels[name] for name in "abcd")
 
 
-def lines(axes, kind, color, label):
+def lines(axes, kind, color, label, style="-"):
     for k, history in enumerate(curves[kind]):
-        axes.plot(WALKS * np.arange(10, len(history) + 1), smooth(history), color=color, lw=1.5,
+        axes.plot(WALKS * np.arange(10, len(history) + 1), smooth(history), color=color, ls=style, lw=1.5,
                   label=label if k == 0 else None)
 
 
 for axes in (learning, reasons):
     for height, text in ((OPTIMUM, "optimum"), (WITHOUT, "best without memory")):
         axes.axhline(height, color=BLACK, ls=":", lw=1)
-        axes.text(UPDATES * WALKS, height + 0.12, text, ha="right", va="bottom", color=BLACK)
+        axes.text(UPDATES * WALKS, height + 0.2, text, ha="right", va="bottom", color=BLACK)
     axes.set(xlabel="walks", ylabel="J, mean of ten updates", xlim=(0, UPDATES * WALKS), ylim=(-1.2, 3.9))
 lines(learning, "LSTM, no baseline", GREY, "LSTM, no baseline")
-lines(learning, "no memory, baseline", ORANGE, "no memory, baseline")
+lines(learning, "no memory, baseline", ORANGE, "no memory, baseline", "--")
 lines(learning, "LSTM, baseline", BLUE, "LSTM, baseline")
 learning.set(title="Learning from rewards, three seeds each")
 lines(reasons, "LSTM, baseline", BLUE, "rewards, as on the left")
-lines(reasons, "LSTM, labels", GREEN, "labels")
-lines(reasons, "no memory, sign everywhere", PINK, "sign at every step, no memory")
-lines(reasons, "LSTM, a stern reward", ORANGE, "wrong turn costs 8")
+lines(reasons, "LSTM, labels", GREEN, "labels", "--")
+lines(reasons, "no memory, sign everywhere", PINK, "sign at every step, no memory", "-.")
+lines(reasons, "LSTM, a stern reward", ORANGE, "wrong turn costs 8", ":")
 reasons.set(title="What helps to use the sign")
 for axes in (learning, reasons):
     axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 0.24))

@@ -523,7 +523,7 @@ assert right < 1e-15 and largest(ratio - lengths / 50) < 1e-13 and errors[1] < 0
 # %% [markdown]
 # ## 4. Conditions
 #
-# The fourth text gives a network a *condition* beside the sequence: a vector c for each sequence, such as a topic or a
+# The text S0 gives a network a *condition* beside the sequence: a vector c for each sequence, such as a topic or a
 # market indicator.  `Conditioned` has all the ways that it names, and more, under one interface; tutorial 8 compares
 # them.
 #
@@ -915,7 +915,7 @@ assert len(chart) == 15 and raised == 5
 #
 # ## The picture
 #
-# The error of each example on its task, as written and repaired; 1 is the error of a constant.  The two dots of S1E1
+# The error of each example on its task, as written and repaired; 1 is the error of a constant.  The two marks of S1E1
 # belong to two tasks: as written its targets are random numbers, and 1 is the best that can be had.
 
 # %%
@@ -934,7 +934,7 @@ for row, (_, verdict, defect, _, (before, repaired)) in enumerate(chart):
     else:
         axes.plot([repaired, before], [row, row], color=GREY, lw=1.5, zorder=1)
         axes.plot(before, row, "o", color=ORANGE, ms=9)
-    axes.plot(repaired, row, "o", color=GREEN, ms=9)
+    axes.plot(repaired, row, "s", color=GREEN, ms=8)
     words.text(0, row - 0.18, verdict, color=BLACK, va="center")
     words.text(0, row + 0.22, defect, color=ORANGE, va="center", fontsize=9)
 shop = [example for example, *_ in chart].index("S3E1")
@@ -942,7 +942,7 @@ axes.plot([best, best], [shop - 0.3, shop + 0.3], color=BLACK, lw=2)
 axes.text(best * 0.9, shop, "best possible", color=BLACK, ha="right", va="center", fontsize=9)
 axes.axvline(1, color=GREY, ls=":", zorder=0)
 axes.set(xscale="log", xlim=(FLOOR / 1.5, 3), ylim=(14.7, -0.7), xlabel="error on its task / error of a constant",
-         title="As written (orange), and repaired (green)")
+         title="As written (orange circles), and repaired (green squares)")
 axes.set_yticks(range(15), [f"{example}  {NAMES[example]}" for example, *_ in chart])
 words.set(title="Verdict, and what was measured", xlim=(0, 1))
 words.axis("off")

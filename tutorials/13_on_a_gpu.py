@@ -397,7 +397,8 @@ show("blocks share U, H = 512", forward_kernel(LSTM_CELL, layout, False))
 # ## The picture
 #
 # Left: U of an LSTM, beside the registers of one multiprocessor and of all of them.  Where U is below the first line, a
-# block can keep it; below the second, blocks can share it.  Right: what parts 6 and 7 have counted.
+# block can keep it; below the second, blocks can share it.  Middle and right: what parts 6 and 7
+# have counted.
 
 # %%
 BLUE, ORANGE, GREY, BLACK = "#0072B2", "#D55E00", "#999999", "#222222"          # told apart by every eye, and in print
@@ -405,9 +406,10 @@ units = np.array([16, 32, 64, 128, 256, 512, 1024, 2048, 4096])
 figure = Figure(figsize=(12, 4.2), layout="constrained")
 keep, of_U, of_products = figure.subplots(1, 3)
 keep.plot(units, 4 * units**2 * 4 / 1024, "o-", color=BLUE)
-for size, words in ((256, "registers of a multiprocessor"), (256 * MULTIPROCESSORS, "registers of an H100")):
-    keep.axhline(size, color=ORANGE, ls="--")
-    keep.text(16, size * 1.25, words, color=ORANGE)
+keep.axhline(256, color=ORANGE, ls="--")
+keep.text(units[-1], 256 / 1.25, "registers of\na multiprocessor", color=ORANGE, ha="right", va="top")
+keep.axhline(256 * MULTIPROCESSORS, color=ORANGE, ls="--")
+keep.text(units[0], 256 * MULTIPROCESSORS * 1.25, "registers of an H100", color=ORANGE)
 keep.set(xscale="log", yscale="log", xlabel="units H", ylabel="KiB", title="U of an LSTM, float32")
 keep.set_xticks(units[::2], units[::2])
 keep.minorticks_off()

@@ -181,7 +181,8 @@ print(f"bits per character of an LSTM that goes on learning: {by_learner:.2f}")
 # ## 5. It writes
 #
 # Ask for the chances of the next character, draw one, hand it in as the next input: a stream that reads what it writes.
-# `minilstm.Streams` keeps its state.  Below a **temperature** of 1 likely characters become more likely still.
+# `minilstm.Streams` keeps its state.  Below a **temperature** of 1 likely characters become more likely still;
+# then a network that has read little may get stuck in what is likeliest of all, spaces.
 
 
 # %%
