@@ -91,15 +91,18 @@ SETTINGS = {
 _decorating = ForkSafeLock()
 
 
-def kernel(function, cached=True):
-    """Compile ``function`` with SETTINGS on its first call; if ``cached``, keep the machine code in CACHE_FOLDER."""
+def kernel(function, cached=True, any_order=False):
+    """Compile ``function`` with SETTINGS on its first call; if ``cached``, keep the machine code in CACHE_FOLDER.
+
+    any_order: the compiler may choose the order in which it adds numbers up, and add several sums side by side."""
+    settings = SETTINGS | {"fastmath": SETTINGS["fastmath"] | {"reassoc"}} if any_order else SETTINGS
     if CACHE_FOLDER is None or not cached:
-        return numba.njit(**SETTINGS)(function)
+        return numba.njit(**settings)(function)
     with _decorating:                                           # Numba reads the folder, a global, while it decorates
         previous = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = str(CACHE_FOLDER)
         try:
-            return numba.njit(cache=True, **SETTINGS)(function)
+            return numba.njit(cache=True, **settings)(function)
         finally:
             numba.config.CACHE_DIR = previous
 

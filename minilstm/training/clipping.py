@@ -1,10 +1,12 @@
 """Gradient clipping: one long step in a bad place must not undo a thousand good ones."""
+import functools
 import math
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import backends
+from ..machine.kernel import kernel
 
 
 class Clipped(NamedTuple):
@@ -27,7 +29,7 @@ def clip_global_norm(model, limit):
     layers = [layer for _, layer in model.walk()]
     if model.backend == "gpu":
         return Clipped(*backends.module("training", "gpu").Notes(1).clip(layers, limit))
-    norm = math.sqrt(sum(_sum_of_squares(g) for layer in layers for g in layer.grads.values()))
+    norm = math.sqrt(sum(_sum_of_squares(g.ravel()) for layer in layers for g in layer.grads.values()))
     if not math.isfinite(norm):
         bad = [prefix + name for prefix, layer in model.walk() for name, g in layer.grads.items()
                if not np.isfinite(g).all()]
@@ -59,5 +61,10 @@ def clip_value(model, limit):
     return cut
 
 
+@functools.partial(kernel, any_order=True)
 def _sum_of_squares(g):
-    return float(np.square(g, dtype=np.float64).sum())
+    """g (n,) -> in float64, which holds the square of every float32"""
+    total = 0.0
+    for j in range(g.size):
+        total += np.float64(g[j]) * np.float64(g[j])
+    return total

@@ -46,10 +46,11 @@ class Optimizer:
         is not computed there."""
         self._belong_to(model)
         self.t += 1
+        numbers = self._numbers()
         for prefix, layer in model.walk():
             for name, g in layer.grads.items():
                 kept = self._kept.get(prefix + name) or self._new(prefix + name, layer, g)
-                layer.params[name] = self._moved(layer._param(name), g, kept, layer.backend)
+                layer.params[name] = self._moved(layer._param(name), g, kept, map(g.dtype.type, numbers), layer.backend)
 
     def state_dict(self):
         """What it keeps of the past: "t", and "<slot>.<parameter>" -> a copy of the array, NumPy's."""
@@ -90,11 +91,10 @@ class Optimizer:
         self._kept[full_name] = tuple(layer.arrays.zeros(g.shape, g.dtype) for _ in self.slots)
         return self._kept[full_name]
 
-    def _moved(self, p, g, kept, backend):
+    def _moved(self, p, g, kept, numbers, backend):
         """The parameter after the step, a new array, read-only; the arrays of ``kept`` are written to."""
         moved = np.empty_like(p)
-        self._loop(*(array.ravel() for array in (p, g, *kept, moved)),          # views of contiguous arrays
-                   *map(g.dtype.type, self._numbers()))
+        self._loop(*[array.ravel() for array in (p, g, *kept, moved)], *numbers)        # views of contiguous arrays
         moved.flags.writeable = False
         return moved
 
@@ -206,10 +206,10 @@ class Adam(Optimizer):
         return (1 - self.rate * self.weight_decay, 1 - beta1, 1 - beta2, self.rate / (1 - beta1**self.t),
                 1 / (1 - beta2**self.t), self.epsilon)
 
-    def _moved(self, p, g, kept, backend):
+    def _moved(self, p, g, kept, numbers, backend):
         if backend == "gpu":
-            return backends.module("training", "gpu").adam(p, g, *kept, *map(g.dtype.type, self._numbers()))
-        return super()._moved(p, g, kept, backend)
+            return backends.module("training", "gpu").adam(p, g, *kept, *numbers)
+        return super()._moved(p, g, kept, numbers, backend)
 
     @staticmethod
     @kernel
