@@ -140,14 +140,34 @@ def test_a_layer_that_needs_the_whole_sequence_says_why(layer, words):
         Checkpointed(layer)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_second_pass_draws_what_the_first_drew(nested):
+    """Against the derivative of forward with the same draw, for which each number has to be drawn again."""
+    rng = np.random.default_rng(8)
+    net = random_layer(rng, "LSTM", D, 4, num_layers=2, dtype="float64", dropout=0.4, recurrent_dropout=0.3,
+                       zoneout_h=0.2, zoneout_c=0.3)
+    model = minilstm.Sequential(net, minilstm.Linear(4, D, dtype="float64"))
+    checkpointed = Checkpointed(Checkpointed(model, 2), 5) if nested else Checkpointed(model, 4)
+    x, mask, dy = batch(rng)
+    y, cache = checkpointed.forward(x, mask, training=True, draw=3)
+    assert same_bits(y, checkpointed.forward(x, mask, training=True, draw=3, cache=False)[0])
+    assert not same_bits(y, checkpointed.forward(x, mask, training=True, draw=4)[0])
+    dx = checkpointed.backward(cache, dy)
+    assert checkpointed.counter.next == 0, "a draw by number does not count"
+    direction = rng.normal(size=x.shape)
+    after, before = (checkpointed.forward(x + e * direction, mask, training=True, draw=3)[0] for e in (1e-6, -1e-6))
+    slope = ((after - before) / 2e-6 * dy).sum()
+    assert abs((dx * direction).sum() - slope) < 1e-7 * max(1, abs(slope))
+    for name, g in gradients_of(checkpointed).items():
+        assert np.abs(g).max() > 0, name
+
+
 def test_other_mistakes_are_named():
     x, quiet = np.ones((2, 5, D), "float32"), Checkpointed(minilstm.LSTM(D, 4))
-    noisy = Checkpointed(minilstm.LSTM(D, 4, recurrent_dropout=0.5))
     assert same_bits(quiet.forward(x, training=True)[0], quiet.forward(x)[0])
     for attempt, error, words in (
             (lambda: Checkpointed("LSTM"), TypeError, "layer: expected a Layer, got str"),
             (lambda: Checkpointed(minilstm.LSTM(D, 4), 0), ValueError, "segment: expected a positive integer, got 0"),
-            (lambda: noisy.forward(x, training=True), ValueError, "training: expected no dropout and no zoneout"),
             (lambda: quiet.forward(x, draw=1), ValueError, "draw: expected None outside training, got 1"),
             (lambda: quiet.forward(x[:, :, :2]), ValueError, r"x: expected float32 \(B, T, D=3\)"),
             (lambda: quiet.forward([x]), TypeError, "x: expected a plain NumPy array"),

@@ -6,6 +6,7 @@ import minilstm
 from helpers import KINDS, assert_close, masks, random_batch, random_layer, same_bits
 from minilstm.conditioning.covariate_lstm import CovariateLSTM
 from minilstm.layers import Checkpointed, Layer
+from minilstm.layers.layer import first
 from minilstm.streaming import Streams
 from minilstm.training import truncated_bptt
 
@@ -157,17 +158,81 @@ def test_a_layer_that_needs_the_whole_sequence_says_why(layer, words):
             attempt()
 
 
-@pytest.mark.parametrize("noise", [{"dropout": 0.5, "num_layers": 2}, {"recurrent_dropout": 0.5}, {"zoneout_c": 0.5}])
-def test_what_is_drawn_for_a_whole_sequence_is_refused_in_training_and_absent_outside(noise):
+NOISE = {"dropout": {"dropout": 0.5, "num_layers": 2}, "recurrent dropout": {"recurrent_dropout": 0.5},
+         "zoneout": {"zoneout_h": 0.3, "zoneout_c": 0.5}}
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_a_segment_that_is_the_whole_draws_as_the_whole(noise):
     rng = np.random.default_rng(5)
-    net = random_layer(rng, "LSTM", 3, 4, **noise)
+    net = random_layer(rng, "LSTM", 3, 4, **NOISE[noise])
+    model = minilstm.Sequential(minilstm.Linear(3, 3), net, minilstm.Linear(4, 3))
     x = rng.normal(size=(2, 11, 3)).astype("float32")
-    with pytest.raises(ValueError, match="training: expected no dropout and no zoneout in a LSTM that reads"):
-        net.forward_from(x, net.start(2), training=True)
+    for layer in (net, model):
+        y = first(layer.forward(x, training=True, draw=7)[0])
+        (found, _), _ = layer.forward_from(x, layer.start(2), training=True, draw=7)
+        assert same_bits(found, y) and not same_bits(y, first(layer.forward(x)[0]))
+        calls = [layer.forward_from(x, layer.start(2), training=True)[0][0] for _ in range(2)]
+        assert same_bits(calls[1], first(layer.forward(x, training=True, draw=1)[0])), "each call is the next draw"
+        assert not same_bits(*calls) and layer.counter.next == 2
     dy = np.ones((2, 11, 4), "float32")
-    assert same_bits(in_segments(net, x, net.start(2), None, dy, None)[0], net.forward(x)[0].y)
-    quiet = minilstm.LSTM(3, 4)
-    assert same_bits(quiet.forward_from(x, quiet.start(2), training=True)[0][0], quiet.forward(x)[0].y)
+    assert same_bits(in_segments(net, x, net.start(2), None, dy, None)[0], net.forward(x)[0].y), "absent outside"
+
+
+def test_parts_of_a_draw_drop_the_same_units_of_h_and_draw_all_else_anew():
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(3, 4, 3)).astype("float32")
+    mask = np.array([[True] * 4, [False] * 4, [True, False] * 2])       # a row without a step in this segment
+    for name, noise in NOISE.items():
+        net = random_layer(rng, "LSTM", 3, 8, **noise)
+        found = [net.forward_from(x, net.start(3), m, training=True, draw=1, part=part)[0][0][2]
+                 for m, part in ((mask, (0,)), (np.ones((3, 4), bool) & mask[2], (1,)))]
+        assert same_bits(*found) == (name == "recurrent dropout")
+    for part, error in ((3, TypeError), ((-1,), ValueError)):
+        with pytest.raises(error, match="part: expected"):
+            net.forward_from(x, net.start(3), training=True, part=part)
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_gradients_through_segments_are_those_of_what_was_drawn(noise):
+    """Backward against the derivative of what forward does with the same draw, in three parts."""
+    rng = np.random.default_rng(7)
+    net = random_layer(rng, "GRU" if noise == "dropout" else "LSTM", 3, 4, dtype="float64", **NOISE[noise])
+    x, dy = rng.normal(size=(2, 11, 3)), rng.normal(size=(2, 11, 4))
+
+    def passes(x):
+        state, ys, caches = net.start(2), [], []
+        for k, part in enumerate(PARTS):
+            (y, state), cache = net.forward_from(x[:, part], state, training=True, draw=3, part=(k,))
+            ys.append(y)
+            caches.append(cache)
+        return np.concatenate(ys, axis=1), caches
+
+    _, caches = passes(x)
+    dxs, d_state = [], None
+    for part, cache in zip(reversed(PARTS), reversed(caches)):
+        dx, d_state = net.backward_to(cache, dy[:, part], d_state)
+        dxs.insert(0, dx)
+    direction = rng.normal(size=x.shape)
+    slope = ((passes(x + 1e-6 * direction)[0] - passes(x - 1e-6 * direction)[0]) / 2e-6 * dy).sum()
+    assert abs((np.concatenate(dxs, axis=1) * direction).sum() - slope) < 1e-7 * max(1, abs(slope))
+
+
+class Drawing(Own):
+    """Random in training, in a way that nobody knows how to part."""
+    takes_training = True
+    needs_whole = None
+
+    def forward(self, x, *, training=False, draw=None, cache=True):
+        return x, None
+
+
+def test_a_layer_that_cannot_draw_for_a_segment_says_so():
+    x = np.ones((2, 5, 3), "float32")
+    layer = Drawing("float32", "cpu")
+    assert layer.forward_from(x, layer.start(2))[0][0] is x
+    with pytest.raises(ValueError, match="training: expected False for a Drawing"):
+        layer.forward_from(x, layer.start(2), training=True)
 
 
 def test_a_state_that_does_not_fit_is_named():

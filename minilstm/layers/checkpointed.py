@@ -30,7 +30,8 @@ class Cache(NamedTuple):
     x: np.ndarray           # (B,T,D) or (B,T)
     mask: np.ndarray | None         # (B,T)
     begins: list            # the states at which the segments begin
-    parts: list             # slice of each segment
+    segments: list          # slices of time
+    options: list           # of each: what it has drawn
     shape: tuple            # of y
 
 
@@ -56,7 +57,7 @@ class Checkpointed(Layer):
         super().__init__(layer.dtype, layer.backend)
         self.segment = None if segment is None else positive("segment", segment)
         self.takes_categories = layer.takes_categories
-        self.counter = Counter()                                            # of draws, of which there are none
+        self.counter = Counter()
         self.input_size, self.output_size = (getattr(layer, name, None) for name in ("input_size", "output_size"))
 
     def __repr__(self):
@@ -71,15 +72,13 @@ class Checkpointed(Layer):
     def forward(self, x, mask=None, *, training=False, draw=None, cache=True):
         """x (B,T,D), or integers (B,T); mask (B,T) bool or None -> y (B,T,F), cache.
 
-        training, draw      as for ``LSTM``; a layer that would draw is refused, since what it draws is for a whole
-                            sequence
+        training, draw      as for ``LSTM``.  Each segment is a part of the draw, so the numbers are not those that the
+                            layer by itself draws, but as many, and the second pass draws them again
         cache               False: keep nothing for a backward pass, and return None in its place
 
         Raises as the layer does."""
-        if not flag("training", training):
-            number_of_draw(training, draw, None)
         x = sequences_of(self.layer, x, mask)
-        (y, _), kept = self.forward_from(x, self.start(len(x)), mask, training=training, cache=cache)
+        (y, _), kept = self.forward_from(x, self.start(len(x)), mask, training=training, draw=draw, cache=cache)
         return y, kept
 
     def backward(self, cache, dy):
@@ -91,36 +90,40 @@ class Checkpointed(Layer):
     def start(self, B):
         return self.layer.start(B)
 
-    def forward_from(self, x, state, mask=None, *, training=False, cache=True):
+    def forward_from(self, x, state, mask=None, *, training=False, draw=None, part=(), cache=True):
         keeps = flag("cache", cache)
+        draw = number_of_draw(training, draw, self.counter)
         x = sequences_of(self.layer, x, mask)
         if keeps:                                                           # a cache keeps copies of its own
             x, state = x.copy(), each(np.copy, state)
             mask = None if mask is None else mask.copy()
         T = x.shape[1]
-        y, begins, parts = None, [], self._parts(T)
-        for part in parts:
+        y, begins, segments = None, [], self._segments(T)
+        options = [{} if draw is None else {"training": True, "draw": draw, "part": (*part, k)}
+                   for k in range(len(segments))]
+        for steps, drawing in zip(segments, options):
             begins += [state] if keeps else []
-            (piece, state), _ = self.layer.forward_from(x[:, part], state, part_of(mask, part), training=training,
-                                                        cache=False)
-            y = put(y, T, part, piece)
-        return (y, state), Cache(self._weights(), x, mask, begins, parts, y.shape) if keeps else None
+            (piece, state), _ = self.layer.forward_from(x[:, steps], state, part_of(mask, steps), cache=False,
+                                                        **drawing)
+            y = put(y, T, steps, piece)
+        return (y, state), Cache(self._weights(), x, mask, begins, segments, options, y.shape) if keeps else None
 
     def backward_to(self, cache, dy, d_state=None):
-        weights, x, mask, begins, parts, shape = self._own_cache(cache)
+        _, x, mask, begins, segments, options, shape = self._own_cache(cache)
         dy = None if dy is None else floats("dy", dy, self.dtype, shape, ("B", "T", "F"))
         dx = None
-        for begin, part in zip(reversed(begins), reversed(parts)):
-            piece, d_state = self._through(x[:, part], begin, part_of(mask, part), part_of(dy, part), d_state)
-            dx = dx if piece is None else put(dx, x.shape[1], part, piece)
+        for begin, steps, drawing in zip(reversed(begins), reversed(segments), reversed(options)):
+            piece, d_state = self._through(x[:, steps], begin, part_of(mask, steps), drawing, part_of(dy, steps),
+                                           d_state)
+            dx = dx if piece is None else put(dx, x.shape[1], steps, piece)
         return dx, d_state
 
-    def _through(self, x, state, mask, dy, d_state):
+    def _through(self, x, state, mask, drawing, dy, d_state):
         """Forward and backward through one segment, whose cache is gone when this is over -> dx, d_state."""
-        _, kept = self.layer.forward_from(x, state, mask)
+        _, kept = self.layer.forward_from(x, state, mask, **drawing)
         return self.layer.backward_to(kept, dy, d_state)
 
-    def _parts(self, T):
+    def _segments(self, T):
         """The segments of T steps, as slices, one at least."""
         k = self.segment or max(1, math.ceil(math.sqrt(T)))
         return [slice(t, min(t + k, T)) for t in range(0, max(T, 1), k)]

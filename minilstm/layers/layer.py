@@ -91,18 +91,25 @@ class Layer:
         """The state of B sequences before their first step.
 
         Raises ValueError for a layer that cannot read a sequence in segments, which says why."""
-        self._check_segments(False, False)
+        self._check_segments()
         return ()
 
-    def forward_from(self, x, state, mask=None, *, training=False, cache=True):
+    def forward_from(self, x, state, mask=None, *, training=False, draw=None, part=(), cache=True):
         """A segment of sequences: x (B,T,D), or integers (B,T), and mask of its steps, and the state after the steps
         before it -> (y (B,T,F), the state after its steps), cache.
 
         However a sequence is cut, its segments have the y that ``forward`` has, for a recurrent layer with 0 at masked
         steps; on the backend "cpu" bit for bit.  (But an infinite state, as a ReLU can reach, is NaN once it has been
-        handed over.)  A layer that draws at random in training is refused there, since what it draws is for a whole
-        sequence.  Raises as ``start`` and ``forward`` do."""
-        self._check_segments(training, self.takes_training)
+        handed over.)
+
+        training, draw  as for ``forward`` of a layer that is random in training
+        part            which part of the draw this segment is: (0,), (1,) ...  Each has other numbers (``noise.py``)
+
+        Raises as ``start`` and ``forward`` do."""
+        self._check_segments()
+        if flag("training", training) and self.takes_training:
+            raise ValueError(f"training: expected False for a {type(self).__name__}, which is random in training and "
+                             "has no forward_from that knows how")
         state_of(state, 0)
         if mask is not None and not self.takes_mask:
             x = self.arrays.select(x, mask)
@@ -115,14 +122,10 @@ class Layer:
         and the gradient of the state before the segment; adds to ``grads``."""
         return None if dy is None else first(self.backward(cache, dy)), ()
 
-    def _check_segments(self, training, draws):
-        """draws: is it random in training?"""
+    def _check_segments(self):
         if self.needs_whole is not None:
             raise ValueError(f"{type(self).__name__}: expected a layer that can read a sequence in segments, got one "
                              f"that cannot: {self.needs_whole}")
-        if flag("training", training) and draws:
-            raise ValueError(f"training: expected no dropout and no zoneout in a {type(self).__name__} that reads a "
-                             "sequence in segments, since both are drawn for a whole one")
 
     # -------------------------------------------------------------------------------------------- parameters as a whole
 

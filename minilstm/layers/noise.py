@@ -12,6 +12,9 @@ Outside training nothing is drawn: dropout is then absent, and zoneout takes its
 Numbers are drawn for real steps alone, so padding changes none.  Each kind has a stream of its own, and each call in
 training is a draw with a number, so that any call can be repeated.  They are drawn on the host, by NumPy: a layer on a
 GPU gets copies, and the same numbers as any other.
+
+Where a sequence is read in segments (``Layer.forward_from``) each is a part of the draw: dropout and zoneout draw other
+numbers in each part, while the units that recurrent dropout drops are the same in all of them.
 """
 import numpy as np
 
@@ -41,10 +44,13 @@ class Noise:
         return {"dropout": self.dropout, "recurrent_dropout": self.recurrent_dropout,
                 **{f"zoneout_{state}": p for state, p in self.zoneout.items()}}
 
-    def draw(self, mask, dtype, training, number, arrays):
+    def draw(self, mask, dtype, training, number, arrays, part=()):
         """-> Drawn.  ``number``: of the draw; None takes the next one.  arrays: the module of ``minilstm/arrays`` that
-        mask is one of, and what is drawn will be."""
-        return Drawn(self, mask, dtype, number_of_draw(training, number, self.counter), arrays)
+        mask is one of, and what is drawn will be.  part: of the draw, a tuple of numbers; () for a whole sequence."""
+        if not isinstance(part, tuple):
+            raise TypeError(f"part: expected a tuple, such as (0,) for the first segment, got {part!r}")
+        part = tuple(natural("part", number) for number in part)
+        return Drawn(self, mask, dtype, number_of_draw(training, number, self.counter), arrays, part)
 
 
 def number_of_draw(training, number, counter):
@@ -59,12 +65,14 @@ def number_of_draw(training, number, counter):
 class Drawn:
     """One draw: every call of a method gives the arrays for the next layer or direction; None stands for no effect."""
 
-    def __init__(self, noise, mask, dtype, number, arrays):
+    def __init__(self, noise, mask, dtype, number, arrays, part):
         self.noise, self.dtype, self.arrays, self.training = noise, dtype, arrays, number is not None
         chances = {"dropout": noise.dropout, "recurrent dropout": noise.recurrent_dropout,
                    **{f"zoneout of {state}": max(noise.zoneout.values()) for state in noise.zoneout}}
-        self.streams = {kind: stream(noise.seed, kind, *noise.identity, number)
+        self.streams = {kind: stream(noise.seed, kind, *noise.identity, number,
+                                     *(() if kind == "recurrent dropout" else part))
                         for kind, chance in chances.items() if chance and self.training}
+        self.whole = part == ()
         self.shape = mask.shape
         self.mask = arrays.to_numpy(mask) if self.streams else None
 
@@ -78,7 +86,8 @@ class Drawn:
         p = self.noise.recurrent_dropout
         if not (self.training and p):
             return None
-        read = self.mask.any(axis=1)
+        # a row without real steps in one segment may have some in another, where its units must be the same
+        read = self.mask.any(axis=1) if self.whole else np.ones(len(self.mask), bool)
         factors = np.zeros((len(read), R), self.dtype)
         factors[read] = (self.streams["recurrent dropout"].random((np.count_nonzero(read), R)) >= p) / (1 - p)
         return self.arrays.from_numpy(factors)

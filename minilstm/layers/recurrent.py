@@ -94,13 +94,13 @@ class Recurrent(Layer):
 
     def start(self, B):
         """The zeros that stand for h0 and c0: for each of cell.states (layers,1,B,R or H)."""
-        self._check_segments(False, False)
+        self._check_segments()
         return tuple(self._states({f"{state}0": None for state in self.cell.states}, B))
 
-    def forward_from(self, x, state, mask=None, *, training=False, cache=True):
-        self._check_segments(training, self.noise.draws)
+    def forward_from(self, x, state, mask=None, *, training=False, draw=None, part=(), cache=True):
+        self._check_segments()
         initial = dict(zip((f"{name}0" for name in self.cell.states), state_of(state, len(self.cell.states))))
-        (y, *state), kept = self._forward(x, mask, None, initial, "zero", False, None, cache)
+        (y, *state), kept = self._forward(x, mask, None, initial, "zero", training, draw, cache, part=part)
         return (y, tuple(state)), kept
 
     def backward_to(self, cache, dy, d_state=None):
@@ -110,9 +110,9 @@ class Recurrent(Layer):
 
     # ------------------------------------------------------------------------------------------------------ both passes
 
-    def _forward(self, x, mask, lengths, initial, masked_output, training, draw, caching, row_biases=()):
+    def _forward(self, x, mask, lengths, initial, masked_output, training, draw, caching, row_biases=(), part=()):
         """initial: dict name -> (layers,dirs,B,R or H) or None, one for each state; row_biases: none, or for each
-        direction one (B,G*H), for the first layer -> (y, final states), Cache."""
+        direction one (B,G*H), for the first layer; part: of the draw -> (y, final states), Cache."""
         recurrence, masking, arrays = self._module("recurrence"), self._module("masking"), self.arrays
         x = arrays.floats("x", x, self.dtype, (None, None, self.input_size), ("B", "T", "D"))
         mask = arrays.mask_of(x, mask, lengths)
@@ -121,7 +121,7 @@ class Recurrent(Layer):
         given = any(s is not None for s in initial.values())
         read = arrays.rows_with_steps(mask) if given else None              # rows that are more than padding
         initial = self._states(initial, len(x))                             # copied by the loop over time
-        drawn = self.noise.draw(mask, self.dtype, training, draw, arrays)
+        drawn = self.noise.draw(mask, self.dtype, training, draw, arrays, part)
         y = arrays.finite_or_nan(arrays.select(x, mask, copy=caching))      # a cache keeps a copy of its own
         finals = [arrays.empty(s.shape, s.dtype) for s in initial]
         cache = Cache(self.identity, [], [], [], mask, masked_output)

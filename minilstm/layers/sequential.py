@@ -98,13 +98,17 @@ class Sequential(Layer):
     def start(self, B):
         return tuple(layer.start(B) for layer in self.layers)
 
-    def forward_from(self, x, state, mask=None, *, training=False, cache=True):
+    def forward_from(self, x, state, mask=None, *, training=False, draw=None, part=(), cache=True):
         keeps = flag("cache", cache)
+        draw = number_of_draw(training, draw, self.counter)
         x, mask = self._selected(x, mask)
         states, caches = [], []
-        for layer, before in zip(self.layers, state_of(state, len(self.layers))):
-            (x, after), layer_cache = layer.forward_from(x, before, mask if layer.takes_mask else None,
-                                                         training=training, cache=keeps)
+        for place, (layer, before) in enumerate(zip(self.layers, state_of(state, len(self.layers)))):
+            options = {}
+            if layer.takes_training and training:
+                options = {"training": True, "draw": draw * len(self.layers) + place, "part": part}
+            (x, after), layer_cache = layer.forward_from(x, before, mask if layer.takes_mask else None, cache=keeps,
+                                                         **options)
             states.append(after)
             caches.append(layer_cache)
         return (x, tuple(states)), caches if keeps else None

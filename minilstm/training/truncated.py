@@ -15,6 +15,7 @@ times the work.  Memory is that of k2 steps, whatever T.
 Source: Williams and Peng, An efficient gradient-based algorithm for on-line training of recurrent network trajectories,
 Neural Computation 2 (1990), whose BPTT(h; h') has h = k2 and h' = k1.
 """
+import itertools
 import math
 from typing import NamedTuple
 
@@ -56,7 +57,10 @@ def truncated_bptt(model, x, target, mask=None, *, k1, k2, loss=mean_squared_err
 
     A chunk in which nothing counts moves nothing.  Raises TypeError or ValueError for what does not fit,
     FloatingPointError for a loss, or for gradients given to the optimizer, that are not finite; what was done for the
-    chunks before is done.  Dropout and zoneout are refused: they are drawn for whole sequences."""
+    chunks before is done.
+
+    What the model draws in training is one draw for a call: the units that recurrent dropout drops stay, while dropout
+    and zoneout go on drawing."""
     k1, k2 = positive("k1", k1), positive("k2", k2)
     if k1 > k2:
         raise ValueError(f"k1, k2: expected k1 <= k2, or errors would be left out, got {k1} and {k2}")
@@ -66,18 +70,20 @@ def truncated_bptt(model, x, target, mask=None, *, k1, k2, loss=mean_squared_err
     state = model.start(B) if state is None else state
     everything = np.count_nonzero(counts)
     total, reached = 0.0, []
-    for begin, end, parts in chunks(T, k1, k2):
+    draw, number = model.counter.take() if model.takes_training else None, itertools.count()
+    for begin, end, segments in chunks(T, k1, k2):
         reached = [segment for segment in reached if segment.begin >= end - k2]
         here = np.count_nonzero(counts[:, begin:end])
-        for part in parts:
-            (y, state), cache = model.forward_from(x[:, part], state, part_of(mask, part), training=True)
-            value, dy = loss(y, target[:, part], counts[:, part])
+        for steps in segments:
+            drawing = {"training": True, "draw": draw, "part": (next(number),)} if model.takes_training else {}
+            (y, state), cache = model.forward_from(x[:, steps], state, part_of(mask, steps), **drawing)
+            value, dy = loss(y, target[:, steps], counts[:, steps])
             if not math.isfinite(value):
-                raise FloatingPointError(f"steps {part.start} to {part.stop - 1}: the loss is {value}")
-            n = np.count_nonzero(counts[:, part])
+                raise FloatingPointError(f"steps {steps.start} to {steps.stop - 1}: the loss is {value}")
+            n = np.count_nonzero(counts[:, steps])
             total += float(value) * n
             dy = dy * dy.dtype.type(n / max(1, here if optimizer else everything))
-            reached.append(Segment(part.start, cache, dy))
+            reached.append(Segment(steps.start, cache, dy))
         if here and optimizer:
             model.zero_grads()
         if here:
