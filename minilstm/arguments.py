@@ -29,10 +29,12 @@ def positive(name, value):
     return int(value)
 
 
-def positive_number(name, value):
-    """A finite number above 0 (a bool is none) -> float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < math.inf:
-        raise ValueError(f"{name}: expected a positive number, got {_short(value)}")
+def positive_number(name, value, zero=False):
+    """A finite number above 0 (a bool is none), or with ``zero`` 0 itself -> float."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf or value == 0 and not zero:
+        raise ValueError(f"{name}: expected a {'number, 0 or more' if zero else 'positive number'}, got "
+                         f"{_short(value)}")
     return float(value)
 
 
@@ -127,13 +129,18 @@ def mask_of(x, mask, lengths):
 def check_mask(mask, known, B, T):
     """Raise unless mask is bool (B,T).  known: is it an array at all?"""
     if not known or mask.dtype != bool:
-        lengths = isinstance(mask, np.ndarray) and mask.ndim == 1
-        cure = ("sequences.lengths_to_mask(lengths, T) makes one of lengths" if lengths else
-                "np.array(mask, dtype=bool) makes one where non-zero means real")
-        raise TypeError(f"mask: expected a bool array (B={B}, T={T}), True = a real step, got {describe(mask)}; {cure}")
+        raise TypeError(f"mask: expected a bool array (B={B}, T={T}), True = a real step, got {describe(mask)}; "
+                        f"{cure_of_mask(mask)}")
     if mask.shape != (B, T):
         cure = "; x may be (T,B,D): sequences.swap_time_batch(x) puts the batch first" if mask.shape == (T, B) else ""
         raise ValueError(f"mask: expected shape (B={B}, T={T}), as x has, got {mask.shape}{cure}")
+
+
+def cure_of_mask(mask):
+    """For one that is no array of bool."""
+    if isinstance(mask, np.ndarray) and mask.ndim == 1:
+        return "sequences.lengths_to_mask(lengths, T) makes one of lengths"
+    return "np.array(mask, dtype=bool) makes one where non-zero means real"
 
 
 def mask_from_lengths(lengths, B, T):

@@ -2,8 +2,8 @@
 
 A net that has read t steps knows of them what its state holds, so the next step costs the same after ten steps as after
 ten million.  Each stream has a state, found by the stream's name; a call takes those streams of which a number has come
-in, puts their states side by side as a batch, takes a step, and puts the new states back.  No bit of a result depends
-on who else was in the batch.
+in, puts their states side by side as a batch, takes a step, and puts the new states back.  On the backend "cpu" no bit
+of a result depends on who else was in the batch.
 """
 import threading
 
@@ -40,6 +40,8 @@ class Streams:
 
         Raises ValueError for a name that comes twice, and TypeError or ValueError for an x that does not fit; no state
         has then changed."""
+        if isinstance(keys, str):
+            raise TypeError(f"keys: expected a list of names, got the text {keys!r}; [{keys!r}] is a list of one")
         keys = list(keys)
         x = self._checked(x, len(keys))
         if len(set(keys)) < len(keys):

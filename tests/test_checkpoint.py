@@ -173,20 +173,54 @@ def test_no_room_at_all_is_known_before_the_first_epoch(tmp_path):
     script = f"""
 import resource, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_checkpoint import a_run
+from test_checkpoint import a_run, stopping_after
 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
-a_run({str(tmp_path / "run")!r}, loss=None)
+a_run({str(tmp_path / "run")!r}, loss=stopping_after(0))
 """
     done = subprocess.run([sys.executable, "-B", "-c", script], cwd=PACKAGE, capture_output=True, text=True)
     assert resource and "OSError: [Errno 27] File too large" in done.stderr, done.stderr
     assert not list(tmp_path.glob("*.next")) and not list(tmp_path.glob(".*"))
 
 
+def test_the_room_taken_first_is_enough_for_all_that_comes(tmp_path):
+    """The first file has neither what the optimizer keeps nor the best weights; the place of the next one has."""
+    x, target = a_task(np.random.default_rng(1), N=8, dtype="float32")
+    path, sizes = tmp_path / "run", []
+
+    def look(epoch):
+        sizes.append((path.stat().st_size, (tmp_path / ".run.next").stat().st_size))
+
+    minilstm.fit(a_model("float32", H=150), x, target, epochs=3, validation=(x, target), patience=3, checkpoint=path,
+                 callbacks=[look])
+    sizes.append((path.stat().st_size, 0))
+    assert all(later <= room for (later, _), (_, room) in zip(sizes[1:], sizes))
+
+
+@pytest.mark.parametrize("before, after", [(False, True), (True, False), (True, "other")])
+def test_other_validation_data_need_another_file(tmp_path, before, after):
+    x, target = a_task(np.random.default_rng(1), N=8, dtype="float32")
+    data = {False: None, True: (x, target), "other": (x, target + 1)}
+    options = {"epochs": 2, "checkpoint": tmp_path / "run"}
+    minilstm.fit(a_model("float32"), x, target, validation=data[before], **options)
+    with pytest.raises(ValueError, match="validation: expected .*, with which the run"):
+        minilstm.fit(a_model("float32"), x, target, validation=data[after], **options)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    def loss(y, target, mask):
+        value, dy = minilstm.mean_squared_error(y, target, mask)
+        return np.float32(value), dy
+
+    x, target = a_task(np.random.default_rng(1), N=8, dtype="float32")
+    minilstm.fit(a_model("float32"), x, target, epochs=2, loss=loss, seed=np.int64(1), patience=np.int64(2),
+                 validation=(x, target), clip_norm=np.float32(2), checkpoint=tmp_path / "run", checkpoint_steps=1)
+
+
 def test_a_folder_that_cannot_be_written_to_is_known_before_the_first_epoch(tmp_path):
     (tmp_path / "file").write_text("no folder")
     for path in (tmp_path / "missing" / "run", tmp_path / "file" / "run"):
         with pytest.raises(OSError):
-            a_run(path, loss=None)
+            a_run(path, loss=stopping_after(0))
 
 
 @pytest.mark.parametrize("change, words", [
@@ -194,7 +228,9 @@ def test_a_folder_that_cannot_be_written_to_is_known_before_the_first_epoch(tmp_
     ({"optimizer": minilstm.SGD()}, r"optimizer: expected Adam\(rate=0.001.* got SGD"),
     ({"clip_norm": 2.0}, "clip_norm: expected 1.0, .* got 2.0"),
     ({"loss": minilstm.huber}, "loss: expected mean_squared_error, .* got huber"),
-    ({"x": np.ones((8, 6, 1), "float32")}, "data: expected .*, with which the run"),
+    ({"clip_norm": None}, "clip_norm: expected 1.0, .* got None"),
+    ({"x": np.ones((8, 6, 1), "float32")}, r"x: expected float32 \(8, 6, 1\) with content .*, with which the run"),
+    ({"weights": np.full((8, 6), 0.5, "float32")}, "weights: expected None, .* got float32 .*; for another run take"),
 ])
 def test_another_run_needs_another_file(tmp_path, change, words):
     x, target = a_task(np.random.default_rng(1), N=8, dtype="float32")
@@ -206,11 +242,51 @@ def test_another_run_needs_another_file(tmp_path, change, words):
     assert (tmp_path / "run").read_bytes() == before
 
 
-def test_another_model_needs_another_file(tmp_path):
+@pytest.mark.parametrize("change, words", [
+    ({"recurrent_dropout": 0.2}, "model: expected ... recurrent_dropout=0.0 ..., .* got ... recurrent_dropout=0.2"),
+    ({"reverse": True}, "model: expected ... reverse=False ..., with which"),
+    ({"hidden_size": 6}, "model: expected ... hidden_size=5"),
+    ({"seed": 9}, "model, seed of noise: expected 0, .* got 9"),
+])
+def test_another_model_needs_another_file(tmp_path, change, words):
+    x, target = (array.repeat(5, axis=2) for array in a_task(np.random.default_rng(1), N=8, dtype="float32"))
+    first, other = (minilstm.LSTM(**{"input_size": 5, "hidden_size": 5} | given) for given in ({}, change))
+    target = np.zeros((8, 6, other.output_size), "float32") if "hidden_size" in change else target
+    run = {"epochs": 1, "checkpoint": tmp_path / "run"}
+    minilstm.fit(first, x, target[:, :, :5], **run)
+    with pytest.raises(ValueError, match=words):
+        minilstm.fit(other, x, target, **run)
+
+
+def test_a_call_that_fails_at_once_leaves_no_file_in_the_way_of_the_next(tmp_path):
     x, target = a_task(np.random.default_rng(1), N=8, dtype="float32")
-    minilstm.fit(a_model("float32"), x, target, epochs=1, checkpoint=tmp_path / "run")
-    with pytest.raises(ValueError, match="model: expected .*, with which the run"):
-        minilstm.fit(a_model("float32", H=6), x, target, epochs=1, checkpoint=tmp_path / "run")
+    run = {"epochs": 1, "checkpoint": tmp_path / "run"}
+    for change, error in (({"clip_norm": -1}, ValueError), ({"loss": minilstm.softmax_cross_entropy}, ValueError),
+                          ({"checkpoint": tmp_path}, ValueError), ({"checkpoint": 5}, ValueError)):
+        with pytest.raises(error):
+            minilstm.fit(a_model("float32"), x, target, **run | change)
+    assert not list(tmp_path.iterdir())
+    minilstm.fit(a_model("float32"), x, target, **run)
+
+
+def test_a_refused_run_leaves_the_room_of_the_one_that_goes_on(tmp_path):
+    x, target = a_task(np.random.default_rng(1), N=8, dtype="float32")
+
+    def refused(epoch):
+        with pytest.raises(ValueError, match="seed"):
+            minilstm.fit(a_model("float32"), x, target, epochs=2, seed=1, checkpoint=tmp_path / "run")
+        assert (tmp_path / ".run.next").exists()
+
+    minilstm.fit(a_model("float32"), x, target, epochs=2, checkpoint=tmp_path / "run", callbacks=[refused])
+
+
+def test_as_many_epochs_as_there_are_change_nothing(tmp_path):
+    x, target = a_task(np.random.default_rng(1), N=8, dtype="float32")
+    model, again = a_model("float32"), a_model("float32")
+    history = minilstm.fit(model, x, target, epochs=3, checkpoint=tmp_path / "run")
+    for epochs in (3, 1):
+        assert minilstm.fit(again, x, target, epochs=epochs, checkpoint=tmp_path / "run") == history
+    assert all(map(same_bits, model.state_dict().values(), again.state_dict().values()))
 
 
 @pytest.mark.parametrize("content", [b"", b"something else", b"model"])

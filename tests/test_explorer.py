@@ -207,6 +207,8 @@ def test_a_nan_that_is_real_is_shown(tmp_path):
     view = read(tmp_path / "page.html")["views"][0]
     [h] = [number for name, _, number in view["strips"]["forward"] if name == "h"]
     assert view["tables"][h][1] == ["nan", "nan"]
+    explore(minilstm.RNN(1, 2), x, target=np.ones((1, 2, 2), "float32"), path=tmp_path / "page.html")
+    assert read(tmp_path / "page.html")["loss"] == "nan"
 
 
 def test_the_page_is_whole_and_nothing_in_it_leads_out(tmp_path):

@@ -32,10 +32,11 @@ def same_weights(one, other):
 @pytest.mark.parametrize("reduction", ["steps", "sequences", "sum"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_accumulated_batches_are_one_large_batch(reduction, weighted):
-    """Ragged rows, so that batches have different numbers of steps; to rounding, also the losses."""
+    """Ragged rows, so that batches have different numbers of steps, and many empty ones, so that some have none; to
+    rounding, also the losses."""
     rng = np.random.default_rng()
     x, target = a_task(rng, N=23)
-    mask = np.arange(6) < rng.integers(0, 7, 23)[:, None]
+    mask = (np.arange(6) < rng.integers(1, 7, 23)[:, None]) & (rng.random((23, 1)) < 0.4)
     options = {"reduction": reduction, "weights": rng.uniform(0.1, 2, (23, 6)) if weighted else None}
     results = []
     for batch_size, accumulate in ((4, 3), (12, 1)):
@@ -185,6 +186,97 @@ def test_a_thousand_steps_keep_no_memory():
     assert len(sizes) == 5 and min(np.diff(sizes)) < 4_000         # 20 epochs of the history, three numbers each
 
 
+def test_what_weighs_nothing_does_not_count():
+    """It takes no step, not even one of weight decay, and its target may be missing."""
+    x, target = a_task(np.random.default_rng(20))
+    model = a_model()
+    before = model.state_dict()
+    history = minilstm.fit(model, x, np.full_like(target, np.nan), epochs=2, weights=np.zeros((24, 6)),
+                           optimizer=minilstm.AdamW(0.1))
+    assert history == [0, 0] and all(same_bits(p, before[name]) for name, p in model.state_dict().items())
+    weights = np.ones((24, 6))
+    weights[:, 3] = 0
+    found = []
+    for third in (target[:, 3], np.nan):
+        target[:, 3], net = third, a_model()
+        found.append((minilstm.fit(net, x, target, epochs=2, weights=weights), net))
+    assert found[0][0] == found[1][0] and same_weights(found[0][1], found[1][1])
+
+
+def test_what_stands_in_padding_is_not_read_by_a_layer_without_a_mask():
+    x, target = a_task(np.random.default_rng(21))
+    mask = np.arange(6) < 4
+    mask = np.tile(mask, (24, 1))
+    dirty = np.where(mask[:, :, None], x, np.nan)
+    nets = [minilstm.Linear(1, 1, dtype="float64") for _ in range(2)]
+    histories = [minilstm.fit(net, data, target, mask, epochs=2) for net, data in zip(nets, (x, dirty))]
+    assert histories[0] == histories[1] and same_weights(*nets)
+    assert minilstm.find_nonfinite(nets[0], dirty, mask, target=target) is None
+
+
+@pytest.mark.parametrize("what, words", [
+    ("x", r"loss is nan; x\[7, 2, 0\] is not finite: fill what is missing"),
+    ("target", r"loss is nan; target\[7, 2, 0\] is not finite and counts"),
+    ("padding", "loss is inf; minilstm.find_nonfinite says where it began; a smaller rate or clip_norm"),
+])
+def test_a_loss_that_is_not_finite_says_where_to_look(what, words):
+    """NaN in padding is no reason for anything."""
+    x, target = a_task(np.random.default_rng(22))
+    mask = np.ones((24, 6), bool)
+    if what == "padding":
+        mask[3, 5] = False
+        x[3, 5], target[3, 5], target[7, 2] = np.nan, np.nan, 1e200
+    else:
+        (x if what == "x" else target)[7, 2] = np.nan
+    with np.errstate(over="ignore"), pytest.raises(FloatingPointError, match=words):
+        minilstm.fit(minilstm.Sequential(minilstm.Linear(1, 1, dtype="float64")), x, target, mask, epochs=1)
+
+
+def test_the_sequences_named_are_all_those_of_the_step():
+    def loss(y, target, mask):
+        return 1.0, np.full_like(y, np.nan)
+
+    x, target = a_task(np.random.default_rng(23), N=6)
+    with pytest.raises(FloatingPointError, match=r"sequences \[(\d, ){3}\d\]: the norm of the gradients is nan"):
+        minilstm.fit(a_model(), x, target, epochs=1, batch_size=2, accumulate=2, loss=loss)
+
+
+def test_a_schedule_begins_anew_with_each_call():
+    """A Plateau that has once reduced the rate would start a second training with it."""
+    x, target = a_task(np.random.default_rng(24))
+    schedule = training.WarmUp(1, then=training.Plateau(patience=0, threshold=1.0))
+    rates = [minilstm.fit(a_model(), x, target, epochs=4, schedule=schedule).rates for _ in range(2)]
+    assert rates[0] == rates[1] and rates[0][-1] < rates[0][0]
+
+
+@pytest.mark.parametrize("option, value", [("loss_mask", None), ("reduction", "sum")])
+def test_validation_counts_as_evaluate_does(option, value):
+    rng = np.random.default_rng(25)
+    x, target = a_task(rng)
+    mask, loss_mask = np.ones((24, 6), bool), rng.random((24, 6)) < 0.5
+    model = a_model()
+    options = {"reduction": value} if option == "reduction" else {}
+    given = (x, target, mask, loss_mask) if option == "loss_mask" else (x, target, mask)
+    history = minilstm.fit(model, x, target, epochs=1, validation=given, **options)
+    options |= {"loss_mask": loss_mask} if option == "loss_mask" else {}
+    expected = minilstm.evaluate(model, x, target, mask, batch_size=32, **options)
+    assert history.validation == [expected] and expected != minilstm.evaluate(model, x, target)
+
+
+def test_a_class_of_padding_has_no_weight():
+    """-1 in padding would be the last class."""
+    rng = np.random.default_rng(26)
+    x, mask = rng.normal(size=(8, 6, 1)), np.arange(6) < 4
+    mask = np.tile(mask, (8, 1))
+    found = []
+    for padding in (-1, 0):
+        target = np.where(mask, x[..., 0] > 0, padding)
+        model = minilstm.Sequential(minilstm.Linear(1, 2, dtype="float64"))
+        found.append(minilstm.fit(model, x, target, mask, epochs=2, loss=minilstm.softmax_cross_entropy,
+                                  class_weights=np.array([1.0, 3.0])))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("change, error, words", [
     ({"accumulate": 0}, ValueError, "accumulate: expected a positive integer, got 0"),
     ({"reduction": "mean"}, ValueError, "reduction: expected one of 'steps'"),
@@ -194,16 +286,47 @@ def test_a_thousand_steps_keep_no_memory():
     ({"weights": np.ones((24, 5))}, TypeError, r"weights: expected float64 \(24, 6\), got float64 \(24, 5\)"),
     ({"class_weights": np.ones(2)}, ValueError, "class_weights: expected None, since the target is no class"),
     ({"checkpoint_steps": 3}, ValueError, "checkpoint_steps: expected None without a checkpoint, got 3"),
-    ({"clip_value": -1}, ValueError, "limit: expected a positive number, got -1"),
+    ({"clip_value": -1}, ValueError, "clip_value: expected a positive number, got -1"),
+    ({"clip_norm": True}, ValueError, "clip_norm: expected a positive number, got True"),
+    ({"progress": "no"}, TypeError, "progress: expected True or False, got 'no'"),
+    ({"optimizer": minilstm.Adam}, TypeError, r"optimizer: expected one such as minilstm.Adam\(\), got the class Adam"),
+    ({"optimizer": "adam"}, TypeError, r"optimizer: expected one such as minilstm.Adam\(\), got 'adam'"),
+    ({"schedule": training.Cosine}, TypeError, "schedule: expected one such as .*, got the class Cosine"),
+    ({"schedule": 0.1}, TypeError, "schedule: expected one such as .*, got 0.1"),
+    ({"loss": "mse"}, TypeError, "loss: expected a function, such as .*, got 'mse'"),
+    ({"loss": lambda y, target, mask: 1.0}, TypeError, r"loss: expected a function that returns \(loss, gradient"),
+    ({"callbacks": print}, TypeError, "callbacks: expected a list of functions, got <built-in function print>"),
+    ({"mask": np.full(24, 6)}, TypeError, r"mask: .*; sequences.lengths_to_mask\(lengths, T\) makes one of lengths"),
+    ({"validation": (np.ones((2, 6, 1)),) * 5}, TypeError, "validation: expected a tuple .*, got a tuple of 5"),
+    ({"validation": (np.ones((2, 6, 1)),) * 2 + (np.zeros((2, 6), bool),)}, ValueError,
+     "validation: expected at least one step that counts"),
 ])
 def test_bad_arguments_are_named(change, error, words):
     x, target = a_task(np.random.default_rng(10))
     with pytest.raises(error, match=words):
-        minilstm.fit(a_model(), x, target, epochs=1, **change)
+        minilstm.fit(a_model(), x, target, **{"epochs": 1} | change)
 
 
-def test_too_few_class_weights_are_refused():
+POOLED = minilstm.Sequential(minilstm.LSTM(1, 3), minilstm.Pooling("last"), minilstm.Linear(3, 2))
+
+
+@pytest.mark.parametrize("model, target, error, words", [
+    (minilstm.LSTM(1, 2), np.zeros(4, int), ValueError, r"2 axes, \(N,T\), .*; one target a seq.* Pooling\('last'\)$"),
+    (minilstm.LSTM(1, 2), np.zeros((4, 2), "float32"), ValueError, r"3 axes.*; one target a seq.* target.astype\(int"),
+    (minilstm.LSTM(1, 2), np.zeros((4, 6), "float32"), ValueError, r"classes are integers: target.astype\(int\)"),
+    (minilstm.LSTM(1, 2), np.zeros((4, 6, 1), int), ValueError, r"classes have no axis of their own: target\[..., 0\]"),
+    (POOLED, np.zeros((4, 1), int), ValueError, r"1 axis, \(N\), .*target\[..., 0\]; numbers .* target.astype\('float"),
+    (POOLED, np.zeros(4, "float32"), ValueError, r"target\[..., None\] gives .*; nothing|classes are integers"),
+    (POOLED, np.array(list("abab")), TypeError, r"got <U1 \(4,\); np.unique\(target, return_inverse=True\)\[1\]"),
+])
+def test_targets_that_do_not_fit_say_what_would(model, target, error, words):
+    with pytest.raises(error, match=f"target: expected .*{words}"):
+        minilstm.fit(model, np.ones((4, 6, 1), "float32"), target, epochs=1, loss=minilstm.softmax_cross_entropy)
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_another_number_of_class_weights_is_refused(n):
     x, target = a_task(np.random.default_rng(11))
     with pytest.raises(ValueError, match="class_weights: expected one for each class, from 0 to 2, got float64"):
         minilstm.fit(minilstm.Linear(1, 3, dtype="float64"), x, np.full((24, 6), 2), epochs=1,
-                     loss=minilstm.softmax_cross_entropy, class_weights=np.ones(2))
+                     loss=minilstm.softmax_cross_entropy, class_weights=np.ones(n))

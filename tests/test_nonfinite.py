@@ -117,7 +117,7 @@ def test_an_infinity_in_x(kind, seed):
     x[row, t, 1] = np.inf
     found = find_nonfinite(net, x, mask, dy=batch["dy"])
     assert place(found) == ("", 0, 0, t, row) and (found.quantity, found.unit) == ("x", 1)
-    assert found.hint == f"x[{row}, {t}, 1] as passed in is inf"
+    assert found.hint == f"x[{row}, {t}, 1] as passed in is inf" and found.value == np.inf
 
 
 @pytest.mark.parametrize("first", [lambda: minilstm.Linear(3, 4), lambda: minilstm.Attention(3, 4),
@@ -320,6 +320,8 @@ NET, X = minilstm.GRU(2, 3), np.ones((1, 4, 2), "float32")
     ({"x": X.astype("float64")}, TypeError, "x: expected float32"),
     ({"mask": np.ones((1, 4))}, TypeError, "mask: expected a bool array"),
     ({"mask": np.ones((1, 3), bool)}, ValueError, "mask: expected shape"),
+    ({"x": {"x": X, "mask": np.ones((1, 4), bool)}}, ValueError, "x: expected a dict without mask"),
+    ({"target": X, "loss_mask": np.ones((1, 4))}, TypeError, "loss_mask: expected a bool array"),
     ({"dy": X}, ValueError, "dy: expected float32"),
     ({"dy": X, "target": X}, ValueError, "target, dy: expected a target or gradients, got both"),
     ({"target": X}, ValueError, "target: expected float32"),

@@ -95,6 +95,18 @@ def test_a_picture(name):
     assert len(legend) == handles and len(set(legend)) == handles and all(legend)
 
 
+@pytest.mark.parametrize("T", [2, 10, 30, 60])
+def test_no_legend_is_wider_than_its_picture(T):
+    rng = np.random.default_rng(0)
+    x, mask = rng.normal(size=(1, T, 2)).astype("float32"), np.arange(T)[None] > 0
+    for net in (minilstm.LSTM(2, 4), minilstm.GRU(2, 4)):
+        figure = plots.gradient_flow(net, x, mask, dy=np.ones((1, T, 4), "float32"))
+        figure.savefig(io.BytesIO(), format="png", dpi=72)
+        [legend] = figure.legends
+        extent = legend.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= 72 * figure.get_figwidth()
+
+
 def luminance(color):
     """0 black to 1 white, as WCAG 2 has it."""
     rgb = np.array(to_rgb(color))
@@ -202,6 +214,13 @@ def test_a_training_can_be_drawn():
     assert plots.training_curves(losses).axes[0].lines[0].get_ydata().tolist() == list(losses)
 
 
+def test_a_validation_loss_that_is_not_finite_is_a_gap():
+    history = History([3.0, 2.0, 1.0, 0.5], validation=[3.0, np.nan, np.inf, 1.0], best_epoch=4)
+    axes = plots.training_curves(history).axes[0]
+    assert np.isnan(axes.lines[1].get_ydata()).tolist() == [False, True, True, False]
+    assert np.isfinite(axes.get_ylim()).all()
+
+
 def test_only_plots_imports_matplotlib_and_nothing_pyplot():
     """And no call of it does."""
     code = ("import sys, minilstm; assert 'matplotlib' not in sys.modules;"
@@ -225,6 +244,9 @@ LEVELS = [0.1, 0.5, 0.9]
     (lambda: plots.gates(NET, X, row=1), ValueError, "row: expected less than B=1, got 1"),
     (lambda: plots.gates(NET, X, layer=1), ValueError, "layer: expected less than 1, got 1"),
     (lambda: plots.gates(NET, X.astype("float16")), TypeError, "x: expected float32 or float64, got float16"),
+    (lambda: plots.gates(minilstm.Sequential(minilstm.Linear(2, 2), NET), X), TypeError, r"; net.layers\[1\] is one"),
+    (lambda: plots.gates(NET, X[:, :0]), ValueError, "x: expected at least one step, got T=0"),
+    (lambda: plots.gradient_flow(NET, X[:, :0], dy=X[:, :0].repeat(3, 2)[..., :3]), ValueError, "x: expected at least"),
     (lambda: plots.gradient_flow(NET, X), ValueError, "dy, dh_n: expected at least one gradient"),
     (lambda: plots.gradient_flow(minilstm.GRU(2, 3, zoneout_h=0.1), X, dy=X), ValueError, "without zoneout"),
     (lambda: plots.gradient_flow(NET, X, dy=X), ValueError, "dy: expected float64"),

@@ -126,6 +126,7 @@ def test_bad_input_changes_no_state():
             (["a", "c"], x[:1, 1], TypeError, r"x: expected integers \(B=2,\), got int64 \(1,\)"),
             (["a", "c"], np.ones((2, D), "float32"), TypeError, "x: expected integers"),
             (["a", "c"], np.array([1, 6]), ValueError, "x: expected categories from 0 to 5, got 6"),
+            ("ac", x[:, 1], TypeError, r"keys: expected a list of names, got the text 'ac'; \['ac'\] is a list of one"),
             ([["a"], "c"], x[:, 1], TypeError, "unhashable")):
         with pytest.raises(error, match=words):
             streams.step(keys, came)

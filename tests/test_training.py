@@ -104,6 +104,23 @@ def test_clipping_refuses_what_is_not_finite_and_says_where():
         minilstm.clip_global_norm(model, 0)
 
 
+def test_a_step_that_cannot_be_taken_moves_nothing():
+    model = minilstm.Sequential(minilstm.Linear(2, 2), minilstm.Linear(2, 1))
+    model.layers[0].grads["weight"][:] = 1
+    before, optimizer = model.layers[0].state_dict(), minilstm.Adam()
+    model.layers[1].params["weight"] = np.zeros((3, 3), "float32")
+    with pytest.raises(ValueError, match="params"):
+        optimizer.step(model)
+    assert optimizer.t == 0 and all(same_bits(p, before[name]) for name, p in model.layers[0].state_dict().items())
+
+
+def test_a_parameter_that_nobody_has_is_named():
+    net = minilstm.LSTM(1, 2)
+    net.params["weight_ih"] = net.params["weight_ih_l0"]
+    with pytest.raises(ValueError, match="params: expected weight_ih_l0, .* got .*, weight_ih$"):
+        net.forward(np.ones((1, 2, 1), "float32"))
+
+
 def test_first_step_of_adam_is_rate_long():
     """m / sqrt(v) is the sign of the gradient after the bias corrections."""
     net = minilstm.Linear(1, 3, dtype="float64")
@@ -115,8 +132,9 @@ def test_first_step_of_adam_is_rate_long():
 
 
 @pytest.mark.parametrize("options, words", [
-    ({"rate": 0}, "rate: expected a positive"), ({"betas": (0.9, 1)}, "betas: expected two"),
-    ({"betas": (0.9,)}, "betas: expected two"), ({"epsilon": -1}, "epsilon: expected a positive"),
+    ({"rate": 0}, "rate: expected a positive"), ({"betas": (0.9, 1)}, "betas: expected a probability"),
+    ({"betas": (0.9,)}, "betas: expected two"),
+    ({"betas": 5}, "betas: expected two"), ({"epsilon": -1}, "epsilon: expected a positive"),
 ])
 def test_bad_adam_arguments_are_named(options, words):
     with pytest.raises(ValueError, match=words):

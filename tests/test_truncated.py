@@ -86,6 +86,20 @@ def test_truncated_it_is_what_its_definition_says(k1, k2, kind):
     assert (shown > 1e-6) == (k2 < T), "truncation must show"
 
 
+def test_what_is_computed_again_needs_the_weights_that_it_was_computed_with():
+    rng = np.random.default_rng(12)
+    net, (x, target) = model_of(rng), data(rng)
+    model = minilstm.Sequential(minilstm.layers.Checkpointed(net))
+    before = model.state_dict()
+    for k1, optimizer in ((3, minilstm.SGD(0.1)), (3, None), (5, minilstm.SGD(0.1))):
+        if k1 < 5 and optimizer:
+            with pytest.raises(ValueError, match="k1, k2: expected k1 = k2 .* Checkpointed in it, got 3 and 5"):
+                truncated_bptt(model, x, target, k1=k1, k2=5, optimizer=optimizer)
+            assert all(same_bits(p, before[name]) for name, p in model.state_dict().items())
+        else:
+            truncated_bptt(model, x, target, k1=k1, k2=5, optimizer=optimizer)
+
+
 @pytest.mark.parametrize("k1, k2", [(4, 11), (11, 11)])
 def test_noise_is_one_draw_for_a_call_which_can_be_taken_again(k1, k2):
     """With k2 = T the gradient is that of the loss for what was drawn; a step along it, and the same draws again."""
@@ -227,7 +241,10 @@ X, TARGET = np.ones((2, 6, D), "float32"), np.ones((2, 6, F), "float32")
     ({"model": minilstm.Sequential(minilstm.LSTM(D, 2), minilstm.Pooling("last"))}, ValueError, "Pooling: .*all steps"),
     ({"model": "LSTM"}, TypeError, "model: expected a Layer, got str"),
     ({"target": np.where(np.arange(6)[:, None] == 4, np.float32(np.nan), TARGET)}, FloatingPointError,
-     "steps 3 to 5: the loss is nan"),
+     r"steps 3 to 5: the loss is nan; target\[0, 4, 0\] is not finite and counts"),
+    ({"x": np.where(np.arange(6)[:, None] == 1, np.float32(np.nan), X)}, FloatingPointError,
+     r"steps 0 to 2: the loss is nan; x\[0, 1, 0\] is not finite"),
+    ({"optimizer": minilstm.Adam}, TypeError, "optimizer: expected one such as"),
 ])
 def test_what_does_not_fit_is_named(change, error, words):
     given = {"model": minilstm.Sequential(minilstm.LSTM(D, 4), minilstm.Linear(4, F)), "x": X, "target": TARGET,

@@ -17,10 +17,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe
+from ..arguments import cure_of_mask, describe
 from ..layers import Layer, Sequential
 from ..layers.layer import first
+from ..masking.reference import select
 from ..recurrence import reference
+from ..training.data import counted
 from ..training.losses import mean_squared_error
 from .trace import of_units
 from .twin import call_recurrence, given
@@ -77,10 +79,16 @@ def find_nonfinite(model, x, mask=None, *, target=None, loss=mean_squared_error,
     gradients = given(dy=dy, dh_n=dh_n, dc_n=dc_n)
     if target is not None and gradients:
         raise ValueError(f"target, {', '.join(gradients)}: expected a target or gradients, got both")
-    if mask is not None and not (isinstance(mask, np.ndarray) and mask.dtype == bool):
-        raise TypeError(f"mask: expected a bool array (B,T), True = a real step, got {describe(mask)}")
+    for name, one in (("mask", mask), ("loss_mask", loss_mask)):
+        if one is not None and not (isinstance(one, np.ndarray) and one.dtype == bool):
+            raise TypeError(f"{name}: expected a bool array (B,T), True = a step that is real, or counts, got "
+                            f"{describe(one)}; {cure_of_mask(one)}")
     inputs = dict(x) if isinstance(x, dict) else {"x": x}
+    if "mask" in inputs:
+        raise ValueError("x: expected a dict without mask, which is an argument of its own")
     options = {"mask": mask} if model.takes_mask or "mask" in inspect.signature(model.forward).parameters else {}
+    if mask is not None and not options and isinstance(inputs.get("x"), np.ndarray) and inputs["x"].ndim == 3:
+        inputs["x"] = select(inputs["x"], mask)                     # as ``fit`` hands it to a layer without mask=
     options |= {"training": training, "draw": draw} if model.takes_training else {}
     twin = _twin(model)
     with np.errstate(all="ignore"):
@@ -92,7 +100,7 @@ def find_nonfinite(model, x, mask=None, *, target=None, loss=mean_squared_error,
             if gradients:
                 twin.backward(cache, **gradients)
         except _Found as found:
-            return found.report._replace(hint=_hint(found, inputs | gradients))
+            return _explained(found, inputs | gradients)
     return None
 
 
@@ -130,10 +138,7 @@ def _look_at_all(model, mask):
 
 def _of_loss(model, y, target, mask, loss, loss_mask):
     """The gradient of the loss, as ``fit`` has it."""
-    counts = np.ones(y.shape[:1 if model.pools else 2], bool)
-    if mask is not None:
-        counts = mask.any(axis=1) if model.pools else mask
-    counts = counts if loss_mask is None else counts & loss_mask
+    counts = counted(model, y.shape, mask, loss_mask)
     value, dy = loss(y, target, counts)
     place = NonFinite("forward", "", getattr(loss, "__name__", type(loss).__name__), *[None] * 4, "loss", None, 0.0)
     if not np.isfinite(value):
@@ -283,10 +288,17 @@ def _cast(value, dtype):
 
 # ------------------------------------------------------------------------------------------------------------ the cause
 
-def _hint(found, arrays):
-    """A parameter, or what was passed in; else a remark."""
+def _explained(found, arrays):
+    """The report, with a hint: a parameter, or what was passed in; else a remark."""
     report, layer = found.report, found.layer
-    return (layer and _parameter(report, layer)) or _passed(report, arrays) or found.remark
+    if hint := layer and _parameter(report, layer):
+        return report._replace(hint=hint)
+    if (passed := _passed(report, arrays)) is None:
+        return report._replace(hint=found.remark)
+    name, index, value = passed
+    # a recurrent layer reads infinity as NaN: say what it was
+    return report._replace(hint=f"{name}{_spelled(index)} as passed in is {value}",
+                           value=float(value) if report.quantity == name else report.value)
 
 
 def _parameter(report, layer):
@@ -302,7 +314,8 @@ def _parameter(report, layer):
 
 
 def _passed(report, arrays):
-    """x and dy are looked at where the number was found, other arrays, such as h0, over the whole sequence."""
+    """x and dy are looked at where the number was found, other arrays, such as h0, over the whole sequence.  -> (name,
+    index, value), or None"""
     for name, array in arrays.items():
         if report.row is None or not isinstance(array, np.ndarray) or array.dtype.kind != "f":
             continue
@@ -316,8 +329,8 @@ def _passed(report, arrays):
         else:
             indices = []
         for index in indices[:1]:
-            return f"{name}{_spelled(index)} as passed in is {array[tuple(index)]}"
-    return ""
+            return name, index, array[tuple(index)]
+    return None
 
 
 def _spelled(index):

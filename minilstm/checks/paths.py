@@ -140,4 +140,7 @@ def _one(array, row):
 
 def _over_time(T, width, found):
     """found: dict t -> (1,width) -> (T,width), NaN elsewhere."""
-    return np.concatenate([found.get(t, np.full((1, width), np.nan)) for t in range(T)])
+    array = np.full((T, width), np.nan)
+    for t, numbers in found.items():
+        array[t] = numbers
+    return array

@@ -9,7 +9,9 @@ def double_twin(net, layer, direction):
     """A float64 copy of ``net``.  Raises TypeError or ValueError unless it is a recurrent layer that has this layer in
     its stack, and this direction."""
     if not isinstance(net, Recurrent):
-        raise TypeError(f"net: expected an LSTM, GRU or RNN, got {describe(net)}")
+        places = [k for k, one in enumerate(getattr(net, "layers", ())) if isinstance(one, Recurrent)]
+        cure = f"; net.layers[{places[0]}] is one" if places else ""
+        raise TypeError(f"net: expected an LSTM, GRU or RNN, got {describe(net)}{cure}")
     for name, number, count in (("layer", layer, net.num_layers), ("direction", direction, len(net.directions))):
         if natural(name, number) >= count:
             raise ValueError(f"{name}: expected less than {count}, got {number}")

@@ -11,7 +11,7 @@ from ..arguments import describe, mask_from_lengths, natural
 from ..files import write_whole
 from ..training.losses import mean_squared_error
 from .runs import recurrent_layers, run
-from .views import view_of
+from .views import rounded, view_of
 
 UNITS, STEPS = 32, 100          # shown if nobody asks for others
 
@@ -63,7 +63,8 @@ def explore(model, x, mask=None, *, path="explorer.html", target=None, loss=None
     views = [view_of(done.uses[which.place], which.layer, which.direction, picked, shown, _name(which, net))
              for which, net, picked in chosen]
     gradient = getattr(loss, "__name__", "loss") if target is not None else "dy" if dy is not None else None
-    write_whole(path, page({"model": repr(model), "row": int(row), "B": B, "T": T, "loss": done.loss,
+    [value] = [None] if done.loss is None else rounded(np.array([done.loss]))           # "nan" where it is none
+    write_whole(path, page({"model": repr(model), "row": int(row), "B": B, "T": T, "loss": value,
                             "gradient": gradient, "views": views}).encode())
     return path
 
@@ -142,7 +143,8 @@ def page(data):
     def part(name):
         return importlib.resources.files(__package__).joinpath(name).read_text("utf-8")
 
-    text = part("page.html").replace("{{title}}", html.escape(f"{data['views'][0]['cell']}, step by step"))
+    cells = dict.fromkeys(view["cell"] for view in data["views"])               # each once, in the order of the model
+    text = part("page.html").replace("{{title}}", html.escape(f"{' and '.join(cells)}, step by step"))
     for name in ("page.css", "strips.js", "lines.js", "page.js"):
         text = text.replace(f"{{{{{name}}}}}", part(name))
     numbers = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")      # no </script>

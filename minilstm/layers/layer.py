@@ -194,6 +194,8 @@ class Layer:
 
     def _param(self, name):
         """A parameter, checked: somebody may have put another array in its place."""
+        if len(self.params) != len(self.grads):
+            raise ValueError(f"params: expected {', '.join(self.grads)}, got {', '.join(self.params)}")
         p = self.params[name]
         _check_same_kind(f"params[{name!r}]", p, self.grads[name])
         if not self.arrays.is_frozen(p):

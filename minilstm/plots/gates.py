@@ -2,7 +2,8 @@
 import numpy as np
 
 from ..checks.trace import trace
-from .style import NAMES, hatch_columns, heat_map, legend_below, masked_patch, new_figure, whole_numbers, width_for
+from .style import (NAMES, check_steps, hatch_columns, heat_map, legend_below, masked_patch, new_figure, whole_numbers,
+                    width_for)
 
 CANDIDATES = ("g", "n", "s")        # of a tanh: from -1 to 1.  All other blocks are gates, from 0 to 1
 
@@ -20,7 +21,8 @@ def gates(net, x, mask=None, *, row=0, layer=0, direction=0, **options):
 
     -> Figure.  Raises TypeError or ValueError for bad input, as ``trace`` does."""
     traced = trace(net, x, mask, row=row, layer=layer, direction=direction, **options)
-    real = np.array([step.real for step in traced.steps])
+    real = np.array([step.real for step in traced.steps], bool)
+    check_steps(real)
     blocks = [block for block in net.cell.blocks if block in NAMES]
     states = tuple(reversed(net.cell.states))                                           # c is made before h
     widths = dict.fromkeys(blocks, net.hidden_size) | dict(zip(net.cell.states, net.widths))

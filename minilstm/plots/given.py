@@ -15,7 +15,7 @@ def numbers(name, value, shape, letters, where=None):
 
 
 def numbers_or_nan(name, value, shape, letters):
-    """Likewise, but for what is finite."""
+    """Likewise, but any of them may be NaN or infinite."""
     try:
         array = np.asarray(value)
     except ValueError:                                              # rows of different lengths

@@ -2,7 +2,8 @@
 import numpy as np
 
 from ..checks.paths import gradient_paths
-from .style import BLACK, LINES, hatch_columns, legend_below, masked_patch, new_figure, whole_numbers, width_for
+from .style import (BLACK, LINES, check_steps, hatch_columns, legend_below, masked_patch, new_figure, whole_numbers,
+                    width_for)
 
 
 def gradient_flow(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, layer=0, direction=0, **options):
@@ -17,6 +18,7 @@ def gradient_flow(net, x, mask=None, *, dy=None, dh_n=None, dc_n=None, row=0, la
     -> Figure.  Raises TypeError or ValueError for bad input, as ``checks.gradient_paths`` does."""
     paths = gradient_paths(net, x, mask, dy=dy, dh_n=dh_n, dc_n=dc_n, row=row, layer=layer, direction=direction,
                            **options)
+    check_steps(paths.real)
     T, norms = len(paths.real), paths.norms()
     figure = new_figure(width_for(T), 1 + 2.9 * len(norms))
     comes_from = "left" if net.directions[direction].reverse else "right"

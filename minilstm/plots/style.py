@@ -1,7 +1,10 @@
 """What all pictures share: lines that can be told apart, how masked steps look, names of gates."""
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Patch
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import MaxNLocator
 
 BLACK, GREY = "#000000", "#777777"
@@ -14,6 +17,7 @@ LINES = [                                           # Okabe and Ito's colours bu
     {"color": "#56B4E9", "linestyle": (0, (10, 1.5, 2, 1.5))},
     {"color": GREY, "linestyle": (0, (2, 3))},
 ]
+HANDLE = 3.6                                        # length of a line in a legend, in letters
 COLOURS = "cividis"                                 # of heat maps: rises from dark to light, in grey as well
 MASKED = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0, "zorder": 0.5}
 NAMES = {"i": "input gate", "f": "forget gate", "g": "candidate", "o": "output gate", "r": "reset gate",
@@ -29,6 +33,12 @@ def new_figure(width, height):
 def width_for(T):
     """Of a picture with T steps from left to right, in inches."""
     return float(np.clip(4 + 0.09 * T, 6, 14))
+
+
+def check_steps(real):
+    """Is there anything to draw?"""
+    if not len(real):
+        raise ValueError("x: expected at least one step, got T=0")
 
 
 def hatch_columns(axes, real):
@@ -58,9 +68,26 @@ def masked_patch(label):
 
 
 def legend_below(figure, handles, columns=4):
+    """In as many columns, up to this number, as the figure is wide enough for."""
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False,
-                      handlelength=3.6)
+        widths = [_entry_width(handle.get_label()) for handle in handles]
+        fitting = [n for n in range(1, min(columns, len(handles)) + 1)
+                   if sum(max(part, default=0) for part in _columns(widths, n)) < figure.get_figwidth()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(fitting, default=1), frameon=False,
+                      handlelength=HANDLE)
+
+
+def _columns(entries, n):
+    """As a legend has them: from above to below, the longer columns first."""
+    return [part.tolist() for part in np.array_split(np.array(entries), n)]
+
+
+def _entry_width(label):
+    """Of a line, its text and what is left free beside them, in inches."""
+    size = FontProperties(size=rcParams["legend.fontsize"]).get_size_in_points()
+    text = TextPath((0, 0), label, size=size).get_extents().width
+    free = rcParams["legend.handletextpad"] + rcParams["legend.columnspacing"]
+    return (text + (HANDLE + free) * size) / 72
 
 
 def whole_numbers(*axes):

@@ -2,7 +2,7 @@
 import numpy as np
 
 from ..arguments import describe, positive
-from .given import numbers
+from .given import numbers, numbers_or_nan
 from .style import BLACK, LINES, legend_below, new_figure, whole_numbers
 
 FURTHER = {"rates": "learning rate", "norms": "gradient norm"}              # attributes of what fit returns
@@ -17,6 +17,7 @@ def training_curves(history):
     history     what ``fit`` returns, a list of losses: its attributes ``validation``, ``rates`` and ``norms`` are drawn
                 too if it has them and they are not empty, and ``best_epoch``, counted from 1, is marked.  Or a dict
                 name -> history, to compare up to seven trainings
+    A validation loss that is not finite is a gap in its line.
     A list that is not as long as that of the losses is spread over all epochs.  The axis of the losses is logarithmic
     where all are positive and the largest is more than twenty times the smallest.
 
@@ -38,6 +39,7 @@ def training_curves(history):
             axes.plot(*run.curves.get(quantity, ([], [])), **line, linewidth=1.6)
     losses = np.concatenate([run.curves[kind][1] for run in runs.values() for kind in ("loss", "validation")
                              if kind in run.curves])
+    losses = losses[np.isfinite(losses)]
     wide = losses.min() > 0 and losses.max() > WIDE * losses.min()
     panels[0].set(ylabel="loss", yscale="log" if wide else "linear")
     for axes, quantity in zip(panels[1:], further):
@@ -63,7 +65,9 @@ class _Run:
         further = {kind: getattr(history, kind, None) for kind in ("validation", *FURTHER)}
         for kind, values in {"loss": history, **further}.items():
             if values is not None and len(values):
-                values = numbers(name if kind == "loss" else f"{name}.{kind}", values, (None,), ("epochs",))
+                check = numbers_or_nan if kind == "validation" else numbers
+                values = check(name if kind == "loss" else f"{name}.{kind}", values, (None,), ("epochs",))
+                values = np.where(np.isfinite(values), values, np.nan)          # infinity is a gap in the line too
                 self.curves[kind] = np.arange(1, len(values) + 1) * (epochs / len(values)), values
         self.best = getattr(history, "best_epoch", None)
         if self.best is not None and positive(f"{name}.best_epoch", self.best) > epochs:

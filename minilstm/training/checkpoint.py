@@ -25,9 +25,14 @@ SPARE = 1 << 16             # bytes by which the next file may be longer: the hi
 
 
 class Checkpoint:
-    """The file at ``path``, of a run with these ``settings``: dict name -> what JSON can hold."""
+    """The file at ``path``, of a run with these ``settings``: dict name -> what JSON can hold.
+
+    Raises ValueError for a path that is none of a file."""
 
     def __init__(self, path, settings):
+        if not isinstance(path, (str, os.PathLike)) or os.path.isdir(path):
+            came = f"the folder {os.fspath(path)!r}" if isinstance(path, (str, os.PathLike)) else repr(path)
+            raise ValueError(f"checkpoint: expected the path of a file, got {came}")
         self.path = Path(os.path.realpath(path))
         self.next = self.path.with_name(f".{self.path.name}.next")
         self.settings = json.loads(json.dumps(settings))
@@ -52,9 +57,9 @@ class Checkpoint:
         self._compare(settings)
         return numbers, arrays
 
-    def write(self, numbers, arrays):
-        """Put this in the file's place, and take the room for the next.  Raises OSError, with the old file in place or,
-        where it is the next one that has no room, the new one."""
+    def write(self, numbers, arrays, room=0):
+        """Put this in the file's place, and take the room for the next, whose arrays have up to ``room`` bytes.  Raises
+        OSError, with the old file in place or, where it is the next one that has no room, the new one."""
         metadata = {"format": FORMAT, "version": VERSION, "settings": json.dumps(self.settings),
                     "numbers": json.dumps(numbers)}
         content = safetensors.numpy.save(arrays, metadata)
@@ -64,7 +69,7 @@ class Checkpoint:
             file.flush()
             os.fsync(file.fileno())
         os.replace(self.next, self.path)
-        self._reserve(len(content) + SPARE)
+        self._reserve(max(len(content), room) + SPARE)
 
     def _reserve(self, size):
         with open(self.next, "wb") as file:
@@ -80,9 +85,24 @@ class Checkpoint:
         with contextlib.suppress(OSError):
             self.next.unlink()
 
+    def remove(self):
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
     def _compare(self, settings):
         for name in sorted(settings.keys() | self.settings.keys()):
             there, here = settings.get(name), self.settings.get(name)
             if there != here:
-                raise ValueError(f"{name}: expected {there}, with which the run in {self.path} began, got {here}; "
-                                 "another run needs another file")
+                there, here = _differing(there, here)
+                raise ValueError(f"{name}: expected {there}, with which the run in {self.path} began, got {here}; for "
+                                 "another run take another path, or delete the file")
+
+
+def _differing(there, here):
+    """Of two long texts the words that are not the same."""
+    if not isinstance(there, str) or not isinstance(here, str) or min(len(there), len(here)) < 100:
+        return there, here
+    words, others = there.split(), here.split()
+    same = min([k for k, (word, other) in enumerate(zip(words, others)) if word != other],
+               default=min(len(words), len(others)) - 1)
+    return (f"... {text[same].rstrip(',')} ..." for text in (words, others))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe
+from ..arguments import cure_of_mask, describe
 from .reduction import check_weights
 
 
@@ -29,85 +29,126 @@ def prepared(model, x, target, mask, loss_mask, weights, class_weights):
     arrays = model.arrays
     inputs = x if isinstance(x, dict) else {"x": x}
     data = Data(inputs, target, mask, loss_mask, None).each(arrays.adopted)
-    counts = _checked(model, data)
+    _check_model(model, data)
+    _check_arrays(model, data)
+    masks = (None if array is None else np.asarray(array) for array in (data.mask, data.counts))
+    counts = counted(model, data.target.shape, *masks)
     weights = _weights(weights, class_weights, data.target, counts, model)
+    counts = counts if weights is None else counts & (weights > 0)
     return data._replace(counts=counts, weights=weights).each(arrays.data), counts, weights
+
+
+def counted(model, shape, mask, loss_mask):
+    """What counts of a target of this shape: steps (N,T) bool, or for a model that pools sequences (N,)."""
+    counts = np.ones(shape[:1 if model.pools else 2], bool)
+    if mask is not None:
+        counts = mask.any(axis=1) if model.pools else mask
+    return counts if loss_mask is None else counts & loss_mask
 
 
 def _weights(weights, class_weights, target, counts, model):
     """Of each step, those of its class included; None if there are none."""
     if model.backend == "gpu" and (weights is not None or class_weights is not None):
         raise ValueError("weights, class_weights: expected None for a model on a GPU, where all steps count alike")
-    weights = check_weights(weights, counts.shape, model.dtype)
+    weights = check_weights(weights, counts.shape, model.dtype, counts)
     if class_weights is None:
         return weights
     if target.dtype.kind not in "iu":
         raise ValueError(f"class_weights: expected None, since the target is no class, got {describe(class_weights)}")
     classes = np.where(counts, target, 0)
-    shape = np.shape(class_weights) if np.ndim(class_weights) == 1 else (int(classes.max()) + 1,)
-    if not 0 <= classes.min() <= classes.max() < shape[0]:
-        raise ValueError(f"class_weights: expected one for each class, from 0 to {classes.max()}, got "
+    F = getattr(model, "output_size", None) or (len(class_weights) if np.ndim(class_weights) == 1 else 0)
+    if np.shape(class_weights) != (F,) or not 0 <= classes.min() <= classes.max() < F:
+        raise ValueError(f"class_weights: expected one for each class, from 0 to {max(F - 1, classes.max())}, got "
                          f"{describe(class_weights)}")
-    of_classes = check_weights(class_weights, shape, model.dtype, "class_weights")[classes]
+    of_classes = check_weights(class_weights, (F,), model.dtype, name="class_weights")[classes]
     return of_classes if weights is None else weights * of_classes
 
 
-def _checked(model, data):
-    """Do the arrays fit together?  -> what counts of the target: steps (N,T) bool, or sequences (N,); NumPy's."""
-    inputs, known, kinds = data.inputs, model.arrays.KNOWN, model.arrays.KINDS
-    data = {"target": data.target, "mask": data.mask, "loss_mask": data.counts}
-    if own := sorted(inputs.keys() & {"training", "draw", "cache", *(("mask",) if model.takes_mask else ())}):
+def _check_model(model, data):
+    """Can it be given these inputs, and be trained?"""
+    if own := sorted(data.inputs.keys() & {"training", "draw", "cache", *(("mask",) if model.takes_mask else ())}):
         raise ValueError(f"x: expected a dict without {', '.join(own)}, which fit passes itself")
-    if model.takes_mask and "lengths" in inputs:
+    if model.takes_mask and "lengths" in data.inputs:
         raise ValueError("x: expected a dict without lengths, of which the loss would not know: pass "
                          "mask=sequences.lengths_to_mask(lengths, T)")
     if not model.walk():
         raise ValueError(f"model: expected one with parameters, got a {type(model).__name__} without: children() names "
                          "the layers inside")
-    if data["mask"] is not None and not model.takes_mask and "mask" in inspect.signature(model.forward).parameters:
+    if data.mask is not None and not model.takes_mask and "mask" in inspect.signature(model.forward).parameters:
         raise ValueError(f"mask: {type(model).__name__} would not get it: its class has to say takes_mask = True")
-    leader = "x" if "x" in inputs else "target"         # whose N and T the others must have
-    data = {leader: (inputs | data)[leader]} | data
-    for name, array in data.items():
+
+
+def _check_arrays(model, data):
+    """Are they arrays, with the axes that they should have?  N and T are those of x, or else of target."""
+    known, kinds = model.arrays.KNOWN, model.arrays.KINDS
+    arrays = {"x": data.inputs["x"]} if "x" in data.inputs else {}
+    arrays |= {"target": data.target, "mask": data.mask, "loss_mask": data.counts}
+    leader, *_ = arrays
+    for name, array in arrays.items():
         is_mask = name.endswith("mask")
-        if not (isinstance(array, known) and (array.dtype == bool or not is_mask) or is_mask and array is None):
-            raise TypeError(f"{name}: expected {kinds}{' of bool' * is_mask}, got {describe(array)}")
-        times = 1 if model.pools and name in ("target", "loss_mask") else 2     # axes that are as in the leader
-        is_class = name == "target" and array.dtype.kind in "iu" or name == "x" and model.takes_categories
-        axes = ("N", "T")[:times] + (() if is_mask or is_class else ("...",))
-        times = 1 if model.pools and leader == "target" else times
-        if array is not None and (array.ndim != len(axes) or array.shape[:times] != data[leader].shape[:times]
-                                  or len(array) == 0):
-            raise ValueError(f"{name}: expected {len(axes)} axes, ({','.join(axes)}), with N > 0, and "
-                             f"{' and '.join(axes[:times])} as in {leader}, got {describe(array)}"
-                             f"{_cure(name, array, axes, model)}")
-    target, mask, loss_mask = data["target"], data["mask"], data["loss_mask"]
-    for name, array in inputs.items():
-        if not isinstance(array, known) or array.shape[:1] != target.shape[:1]:
+        if is_mask and array is None:
+            continue
+        if not isinstance(array, known) or is_mask and array.dtype != bool:
+            raise TypeError(f"{name}: expected {kinds}{' of bool' * is_mask}, got {describe(array)}"
+                            f"{'; ' + cure_of_mask(array) if is_mask else ''}")
+        if name == "target" and array.dtype.kind not in "fiub":
+            raise TypeError(f"target: expected numbers, or integers for classes, got {describe(array)}; "
+                            "np.unique(target, return_inverse=True)[1] numbers the classes")
+        axes = _axes(model, name, array)
+        alike = len([axis for axis in axes if axis in _axes(model, leader, arrays[leader]) and axis != "..."])
+        if (array.ndim != len(axes) or array.shape[:alike] != arrays[leader].shape[:alike] or len(array) == 0):
+            raise ValueError(f"{name}: expected {len(axes)} {'axes' if len(axes) > 1 else 'axis'}, ({','.join(axes)}), "
+                             f"with N > 0, and {' and '.join(axes[:alike])} as in {leader}, got {describe(array)}"
+                             f"{_cure_of_target(array, len(axes), model) if name == 'target' else ''}")
+    for name, array in data.inputs.items():
+        if not isinstance(array, known) or array.shape[:1] != data.target.shape[:1]:
             error = ValueError if isinstance(array, known) else TypeError
-            raise error(f"{name}: expected {kinds} (N={len(target)},...), got {describe(array)}")
-    counts = np.ones(target.shape[:1 if model.pools else 2], bool)
-    if mask is not None:
-        mask = np.asarray(mask)
-        counts = mask.any(axis=1) if model.pools else mask
-    return counts if loss_mask is None else counts & np.asarray(loss_mask)
+            raise error(f"{name}: expected {kinds} (N={len(data.target)},...), got {describe(array)}")
 
 
-def _cure(name, array, axes, model):
-    if name == "target" and array.ndim == len(axes) - 1 == 1:
-        return "; target[:, None] gives (N,) numbers an axis of one feature"
-    if name == "target" and array.ndim == 2 and not model.pools:
-        return "; a model with one output a sequence has a layer that pools, or says pools = True"
-    return ""
+def _axes(model, name, array):
+    """Their names: N sequences, T steps, and ... for what a step, or a sequence, has."""
+    of_steps = name in ("x", "mask") or not model.pools
+    is_class = name == "target" and array.dtype.kind in "iu" or name == "x" and model.takes_categories
+    return ("N", *(("T",) if of_steps else ()), *(() if is_class or name.endswith("mask") else ("...",)))
 
 
-def blamed(batch):
-    """Of a loss that is not finite: are the data of the batch to blame?  -> a part of a sentence, or nothing."""
-    if batch.target.dtype.kind == "f" and not np.isfinite(batch.target[batch.counts]).all():
-        return "; target has NaN or infinity where it counts: leave these out by loss_mask="
-    for name, array in batch.inputs.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            return f"; {name} has NaN or infinity: fill what is missing (minilstm.sequences), or read it by a GRUD"
-    if batch.target.dtype.kind in "iu":
-        return f"; the classes in target are {batch.target[batch.counts].min()} to {batch.target[batch.counts].max()}"
-    return ""
+def _cure_of_target(target, axes, model):
+    kind, cures = target.dtype.kind, []
+    if not model.pools and target.ndim == (1 if kind in "iu" else 2):
+        cures.append("one target a sequence is for a model that has a layer that pools, such as Pooling('last')")
+    if kind in "iu" and target.ndim == axes + 1:
+        cures.append("classes have no axis of their own: target[..., 0]; numbers that are no classes have the model's "
+                     "dtype: target.astype('float32')")
+    if kind not in "iu" and target.ndim == axes - 1:
+        cures.append("target[..., None] gives numbers an axis of one feature, and classes are integers: "
+                     "target.astype(int)")
+    return "".join("; " + cure for cure in cures)
+
+
+def blamed(data, rows):
+    """Of a loss that is not finite: are the data of these sequences to blame?  -> a part of a sentence.
+
+    data: Data, NumPy's"""
+    counts = data.counts[rows]
+    if data.target.dtype.kind == "f" and (place := _first_not_finite(data.target, rows, counts)):
+        return f"; target{place} is not finite and counts: leave what is missing out by loss_mask="
+    for name, array in data.inputs.items():
+        real = data.mask[rows] if data.mask is not None and array.shape[:2] == data.mask.shape else None
+        if array.dtype.kind == "f" and (place := _first_not_finite(array, rows, real)):
+            return f"; {name}{place} is not finite: fill what is missing (minilstm.sequences), or read it by a GRUD"
+    classes = ""
+    if data.target.dtype.kind in "iu":
+        of_rows = data.target[rows][counts]
+        classes = f"; the classes in target are {of_rows.min()} to {of_rows.max()}"
+    return classes + "; minilstm.find_nonfinite says where it began; a smaller rate or clip_norm may keep it away"
+
+
+def _first_not_finite(array, rows, where):
+    """The place of the first number, in these rows and where it is looked at, as "[3, 4, 1]"; None if there is none."""
+    bad = ~np.isfinite(array[rows])
+    if where is not None:
+        bad &= where.reshape(where.shape + (1,) * (bad.ndim - where.ndim))
+    for row, *rest in np.argwhere(bad)[:1].tolist():
+        return str([int(rows[row]), *rest])
+    return None

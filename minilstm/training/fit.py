@@ -7,17 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..arguments import describe, natural, one_of, positive
+from ..arguments import describe, flag, natural, one_of, positive, positive_number
 from ..layers.layer import first
 from ..sequences import batches
 from . import clipping
 from .checkpoint import Checkpoint
 from .data import blamed, prepared
 from .losses import mean_squared_error
-from .optimizers import Adam
+from .optimizers import Adam, Optimizer
 from .reduction import REDUCTIONS, total_weight
 from .run import History, Run, identity, name_of
-from .schedules import Constant
+from .schedules import Constant, Schedule
 from .watch import DeviceWatch, Watch
 
 
@@ -64,13 +64,15 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
 
     Over epochs
     validation   (x, target), (x, target, mask) or (x, target, mask, loss_mask), as above: its loss is computed after
-                 each epoch
+                 each epoch, by the same reduction, but without weights or class weights
     patience     stop after so many epochs in a row without a new least validation loss, and in the end, stopped or not,
                  restore the weights of the best epoch
     callbacks    functions, called with an Epoch after each one; if one returns True, it was the last
     checkpoint   path of a file that is written after each epoch and, with ``checkpoint_steps``, after so many steps.
                  If it is there already, the run goes on from it, and ends with the same bits as if it had never
-                 stopped; more ``epochs`` than before prolong it
+                 stopped; more ``epochs`` than before prolong it, and where there are as many already nothing is done.
+                 A call with another model, other data or other settings than those of the file is refused; callbacks
+                 are not looked at, and one lambda for a loss is like any other
     progress     show a bar with epoch, loss and rate; it is silent where the output is no terminal
 
     The loss of an epoch is the mean (or sum) over all that counts, while the weights move from step to step.  A batch
@@ -85,16 +87,21 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     epochs, batch_size, accumulate = (positive(name, value) for name, value in (
         ("epochs", epochs), ("batch_size", batch_size), ("accumulate", accumulate)))
     one_of("reduction", reduction, REDUCTIONS)
+    clip_norm, clip_value = (None if limit is None else positive_number(name, limit) for name, limit in (
+        ("clip_norm", clip_norm), ("clip_value", clip_value)))
+    seed, patience = natural("seed", seed), None if patience is None else positive("patience", patience)
+    flag("progress", progress)
     _check_backend(model, reduction, accumulate, clip_value, checkpoint_steps)
-    data, counts, weights = prepared(model, x, target, mask, loss_mask, weights, class_weights)
     optimizer, schedule = optimizer or Adam(), schedule or Constant()
+    _check_kinds(loss, optimizer, schedule, callbacks)
+    data, counts, weights = prepared(model, x, target, mask, loss_mask, weights, class_weights)
     plan = Plan(loss, reduction, batch_size, accumulate, clip_norm, clip_value)
-    run = Run(model, optimizer, schedule, natural("seed", seed))
-    validate = _validation(model, validation, patience, plan)
+    run = Run(model, optimizer, schedule, seed)
+    validate, validation_data = _validation(model, validation, patience, plan)
     saver = None
     if checkpoint is not None:
         settings = plan.settings() | {"seed": seed, "optimizer": repr(optimizer), "schedule": repr(schedule),
-                                      "patience": patience} | identity(model, data)
+                                      "patience": patience} | identity(model, data, validation_data)
         saver = Saver(run, Checkpoint(checkpoint, settings), checkpoint_steps)
     elif checkpoint_steps is not None:
         raise ValueError(f"checkpoint_steps: expected None without a checkpoint, got {checkpoint_steps!r}")
@@ -148,26 +155,43 @@ class Plan(NamedTuple):
         """By what the loss of a batch is weighed among others."""
         return total_weight(counts[rows], None if weights is None else weights[rows], self.reduction)
 
+    def steps(self, rng, counts):
+        """The batches of an epoch, those of each step of the optimizer in a list; without batches and steps in which
+        nothing counts."""
+        order = batches(len(counts), self.batch_size, seed=rng)
+        steps = [order[k:k + self.accumulate] for k in range(0, len(order), self.accumulate)]
+        steps = [[rows for rows in step if counts[rows].any()] for step in steps]
+        return [step for step in steps if step]
+
+    def shares(self, step, counts, weights):
+        """By what the gradient of each batch of a step is multiplied."""
+        if self.reduction == "sum":
+            return np.ones(len(step))
+        shares = np.array([self.weight_of(rows, counts, weights) for rows in step])
+        return shares / shares.sum()
+
     def loss_of(self, batch, y):
         """-> loss, dy"""
         options = {} if batch.weights is None else {"weights": batch.weights}
         options |= {} if self.reduction == "steps" else {"reduction": self.reduction}
-        return self.loss(y, batch.target, batch.counts, **options)
+        found = self.loss(y, batch.target, batch.counts, **options)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError("loss: expected a function that returns (loss, gradient of y), got one that returns "
+                            f"{describe(found)}")
+        return found
 
 
 def train_epoch(run, plan, data, counts, weights, bar, saver):
     """The next epoch, or what is left of it; its loss and the mean norm go into the history."""
     model, arrays = run.model, run.model.arrays
-    order = [rows for rows in batches(len(counts), plan.batch_size, seed=run.begin_epoch()) if counts[rows].any()]
-    weight = [plan.weight_of(rows, counts, weights) for rows in order]
-    watch = _watch(run, order, lambda rows: blamed(data.each(lambda _, a: arrays.to_numpy(a)[rows])))
-    rows = watch.rows()
-    for k in range(len(run.losses), len(order), plan.accumulate):
-        shares = np.array(weight[k:k + plan.accumulate])
-        shares = shares / shares.sum() if plan.reduction != "sum" and shares.any() else np.ones(len(shares))
+    steps = plan.steps(run.begin_epoch(), counts)
+    order = [rows for step in steps for rows in step]
+    watch = _watch(run, order, lambda rows: blamed(data.each(lambda _, array: arrays.to_numpy(array)), rows))
+    taken = watch.rows()
+    for step in steps[len(run.norms):]:
         model.zero_grads()
-        for share in shares:
-            batch = data.each(functools.partial(_take, arrays, next(rows)))
+        for rows, share in zip(step, plan.shares(step, counts, weights)):
+            batch = data.each(functools.partial(_take, arrays, next(taken)))
             _add_gradients(model, batch, plan, share, watch)
         if plan.clip_value is not None:
             clipping.clip_value(model, plan.clip_value)
@@ -178,6 +202,7 @@ def train_epoch(run, plan, data, counts, weights, bar, saver):
         if saver:
             saver.after_step()
     losses, norms = watch.read()
+    weight = [plan.weight_of(rows, counts, weights) for rows in order]
     run.end_epoch(_overall(list(zip(weight, losses)), plan.reduction), float(np.mean(norms)) if norms else 0.0)
 
 
@@ -194,8 +219,12 @@ def _watch(run, order, why):
 
 def _forward(model, batch, **options):
     """-> y, cache"""
-    options |= {"mask": batch.mask} if model.takes_mask else {}
-    out, cache = model.forward(**batch.inputs, **options)
+    inputs = batch.inputs
+    if model.takes_mask:
+        options["mask"] = batch.mask
+    elif batch.mask is not None and "x" in inputs and not model.takes_categories:
+        inputs = inputs | {"x": model.arrays.select(inputs["x"], batch.mask)}       # nothing masked is read
+    out, cache = model.forward(**inputs, **options)
     return first(out), cache
 
 
@@ -221,23 +250,25 @@ def _overall(found, reduction):
 
 
 def _validation(model, validation, patience, plan):
-    """-> a function without arguments that computes the validation loss; None without validation data."""
-    if patience is not None:
-        positive("patience", patience)
+    """-> a function without arguments that computes the validation loss, and its Data; None without validation data.
+    """
     if validation is None:
         if patience is not None:
             raise ValueError(f"patience: expected None without validation data, got {patience!r}")
-        return None
+        return None, None
     if not isinstance(validation, tuple) or not 2 <= len(validation) <= 4:
+        came = f"a tuple of {len(validation)}" if isinstance(validation, tuple) else describe(validation)
         raise TypeError("validation: expected a tuple (x, target), (x, target, mask) or (x, target, mask, loss_mask), "
-                        f"got {describe(validation)}")
+                        f"got {came}")
     x, target, mask, loss_mask = (*validation, None, None)[:4]
     try:
-        prepared(model, x, target, mask, loss_mask, None, None)
+        data, counts, _ = prepared(model, x, target, mask, loss_mask, None, None)
+        if not counts.any():
+            raise ValueError("expected at least one step that counts, got none")
     except (TypeError, ValueError) as error:
         raise type(error)(f"validation: {error}") from None
     return functools.partial(evaluate, model, x, target, mask, loss_mask=loss_mask, loss=plan.loss,
-                             reduction=plan.reduction, batch_size=plan.batch_size)
+                             reduction=plan.reduction, batch_size=plan.batch_size), data
 
 
 def after_epoch(run, validate, patience, callbacks):
@@ -259,7 +290,7 @@ class Saver:
     """A run and its file.  every: steps between two writings within an epoch; None: only after epochs."""
 
     def __init__(self, run, file, every):
-        self.run, self.file = run, file
+        self.run, self.file, self.begun, self.is_new = run, file, False, False
         self.every = None if every is None else positive("checkpoint_steps", every)
         if run.model.takes_training and not hasattr(run.model, "counter"):
             raise TypeError(f"checkpoint: expected a model with a counter of its draws, got {type(run.model).__name__}")
@@ -268,17 +299,21 @@ class Saver:
         """Go on where the file is, and make sure that it can be written."""
         if (found := self.file.read()) is not None:
             self.run.load(*found)
+        self.begun, self.is_new = True, found is None
         self.save()
 
     def save(self):
-        self.file.write(self.run.numbers(), self.run.arrays())
+        self.file.write(self.run.numbers(), self.run.arrays(), self.run.room())
 
     def after_step(self):
         if self.every and self.run.steps % self.every == 0:
             self.save()
 
     def end(self):
-        self.file.close()
+        if self.begun:                                  # else the room may be that of another run, which goes on
+            self.file.close()
+        if self.begun and self.is_new and not self.run.steps and not self.run.history:
+            self.file.remove()                              # of a call that failed at once, and may be made again
 
 
 class Bar:
@@ -286,7 +321,7 @@ class Bar:
 
     def __init__(self, epochs, per_epoch, run, progress):
         self.epochs, self.per_epoch = epochs, per_epoch
-        done = min(len(run.history), epochs) * per_epoch
+        done = min(len(run.history), epochs) * per_epoch + len(run.norms)
         self.bar = tqdm(total=epochs * per_epoch, initial=done, desc="training", unit="step",
                         disable=None if progress else True)
 
@@ -303,6 +338,18 @@ class Bar:
         self.bar.set_postfix_str(f"epoch {len(run.history) + 1}/{self.epochs}{known}, rate {run.optimizer.rate:.2g}",
                                  refresh=False)
         self.bar.update()
+
+
+def _check_kinds(loss, optimizer, schedule, callbacks):
+    if not callable(loss):
+        raise TypeError(f"loss: expected a function, such as minilstm.mean_squared_error, got {loss!r}")
+    for name, value, kind, example in (("optimizer", optimizer, Optimizer, "minilstm.Adam()"),
+                                       ("schedule", schedule, Schedule, "minilstm.training.Cosine(steps)")):
+        if not isinstance(value, kind):
+            came = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+            raise TypeError(f"{name}: expected one such as {example}, got {came}")
+    if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks: expected a list of functions, got {callbacks!r}")
 
 
 def _check_backend(model, reduction, accumulate, clip_value, checkpoint_steps):

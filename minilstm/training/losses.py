@@ -65,17 +65,9 @@ def quantile_loss(y, target, mask=None, *, quantiles=(0.1, 0.5, 0.9), weights=No
     y (...,F*Q), target (...,F): for each of F features Q numbers, one for each of ``quantiles``, in their order.  A
     ``NonCrossing`` layer in front keeps them in order.  The gradient at y = target is 0."""
     q = _quantiles(quantiles)
-    arrays = _arrays_of(y)
-    mask = _mask(mask, y, arrays)
-    F = y.shape[-1] // len(q)
-    shape = (*y.shape[:-1], F)
-    if isinstance(y, DeviceArray) or y.shape[-1] % len(q):
-        raise ValueError(f"y: expected NumPy's, with {len(q)} numbers for a feature of the target, got {describe(y)}")
-    if not isinstance(target, np.ndarray) or target.dtype != y.dtype or target.shape != shape:
-        raise ValueError(f"target: expected {y.dtype} {shape}, with {len(q)} quantiles of each in y, got "
-                         f"{describe(target)}")
+    mask = _several(y, target, mask, len(q), "its quantiles")
     below = _difference(y, np.repeat(target, len(q), axis=-1), mask)            # how far the target is below y
-    q = np.tile(q, F)
+    q = np.tile(q, target.shape[-1])
     costs = np.maximum((1 - q) * below, -q * below)
     d_costs = np.where(below > 0, 1 - q, np.where(below < 0, -q, 0)).astype(y.dtype)
     return _reduced(costs, d_costs, y, mask, weights, reduction)
@@ -102,14 +94,8 @@ def gaussian_loss(y, target, mask=None, *, floor=1e-3, weights=None, reduction="
     sigma = floor + log(1 + exp(s)); the floor keeps one lucky guess from being worth more than all others.
     ``gaussian_of(y)`` -> the means and the sigmas.  Source: Nix and Weigend 1994; the softplus is DeepAR's (Salinas et
     al. 2020, section 3.1)."""
-    arrays = _arrays_of(y)
-    floor, mask = positive_number("floor", floor), _mask(mask, y, arrays)
-    F = y.shape[-1] // 2
-    shape = (*y.shape[:-1], F)
-    if isinstance(y, DeviceArray) or y.shape[-1] % 2:
-        raise ValueError(f"y: expected NumPy's, with two numbers for each feature of the target, got {describe(y)}")
-    if not isinstance(target, np.ndarray) or target.dtype != y.dtype or target.shape != shape:
-        raise ValueError(f"target: expected {y.dtype} {shape}, y has mean and spread of each, got {describe(target)}")
+    floor, mask = positive_number("floor", floor), _several(y, target, mask, 2, "its mean and its spread")
+    F = target.shape[-1]
     y = np.where(mask[..., None], y, 0)
     mean, sigma = gaussian_of(y.astype(np.float64), floor)
     far = (mean - np.where(mask[..., None], target, mean)) / sigma
@@ -122,7 +108,13 @@ def gaussian_loss(y, target, mask=None, *, floor=1e-3, weights=None, reduction="
 
 
 def gaussian_of(y, floor=1e-3):
-    """y (...,2F) of a model trained with ``gaussian_loss`` -> means, standard deviations (...,F)."""
+    """y (...,2F) of a model trained with ``gaussian_loss`` -> means, standard deviations (...,F).
+
+    Raises TypeError or ValueError for another y."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind != "f":
+        raise TypeError(f"y: expected a floating-point array (...,2F), got {describe(y)}")
+    if y.ndim == 0 or y.shape[-1] % 2:
+        raise ValueError(f"y: expected two numbers for each feature, got {describe(y)}")
     mean, s = np.split(y, 2, axis=-1)
     return mean, y.dtype.type(floor) + softplus(s)
 
@@ -149,8 +141,8 @@ def softmax_cross_entropy(y, target, mask=None, *, class_weights=None, weights=N
     log_p = log_softmax(np.where(mask[..., None], y, y.dtype.type(0)))
     right = np.where(mask, target, 0)
     if class_weights is not None:
-        of_steps = check_weights(class_weights, (F,), y.dtype, "class_weights")[right]
-        weights = of_steps if weights is None else of_steps * check_weights(weights, shape, y.dtype)
+        of_steps = check_weights(class_weights, (F,), y.dtype, name="class_weights")[right]
+        weights = of_steps if weights is None else of_steps * check_weights(weights, shape, y.dtype, mask)
     right = right[..., None]
     d_log_p = np.zeros_like(log_p)
     np.put_along_axis(d_log_p, right, y.dtype.type(-1), axis=-1)                # costs = -log_p of the right class
@@ -162,7 +154,7 @@ def softmax_cross_entropy(y, target, mask=None, *, class_weights=None, weights=N
 # ------------------------------------------------------------------------------------------------------------- helpers
 
 def _reduced(costs, d_costs, y, mask, weights, reduction):
-    weights = check_weights(weights, mask.shape, y.dtype)
+    weights = check_weights(weights, mask.shape, y.dtype, mask)
     return reduce(costs, d_costs.astype(y.dtype, copy=False), mask, weights, reduction)
 
 
@@ -175,25 +167,47 @@ def _difference(y, target, mask):
 
 def _arrays_of(y):
     """The module of ``minilstm/arrays`` for a y that is checked."""
-    if not isinstance(y, (np.ndarray, DeviceArray)) or y.ndim not in (2, 3) or y.dtype.kind != "f":
+    if (not isinstance(y, (np.ndarray, DeviceArray)) or isinstance(y, np.ma.MaskedArray) or y.ndim not in (2, 3)
+            or y.dtype.kind != "f"):
         raise TypeError(f"y: expected a floating-point array (B,T,F) or (B,F), got {describe(y)}")
     if isinstance(y, DeviceArray) and y.dtype != np.float32:
         raise TypeError(f"y: expected float32, as a layer on a GPU gives it, got {describe(y)}")
     return backends.arrays("gpu" if isinstance(y, DeviceArray) else "cpu")
 
 
-def _on_host(y, target, mask):
-    """-> target, mask, checked, of a loss that is not computed on a GPU."""
+def _host_arrays_of(y):
+    """The same, of a loss that is not computed on a GPU."""
     arrays = _arrays_of(y)
     if isinstance(y, DeviceArray):
         raise ValueError("y: expected a NumPy array; on a GPU there are mean_squared_error and softmax_cross_entropy")
+    return arrays
+
+
+def _on_host(y, target, mask):
+    """-> target, mask, checked, of a loss that is not computed on a GPU."""
+    arrays = _host_arrays_of(y)
     return _target(y, target, arrays), _mask(mask, y, arrays)
+
+
+def _several(y, target, mask, n, what):
+    """The mask, checked, of a loss that is told n numbers for each feature of the target.  what: they are"""
+    mask = _mask(mask, y, _host_arrays_of(y))
+    if y.shape[-1] == 0 or y.shape[-1] % n:
+        raise ValueError(f"y: expected {n} numbers for each feature of the target, {what}, as a Linear(H, {n}) has for "
+                         f"one feature, got {describe(y)}")
+    shape = (*y.shape[:-1], y.shape[-1] // n)
+    if not isinstance(target, np.ndarray) or target.dtype != y.dtype or target.shape != shape:
+        raise ValueError(f"target: expected {y.dtype} {shape}, since y has {n} numbers for each feature, {what}; got "
+                         f"{describe(target)}")
+    return mask
 
 
 def _target(y, target, arrays):
     target = arrays.adopted("target", target)
     if not isinstance(target, arrays.KNOWN) or target.dtype != y.dtype or target.shape != y.shape:
-        raise ValueError(f"target: expected {describe(y)}, as y is, got {describe(target)}")
+        cure = (f"; nothing is cast silently: target.astype('{y.dtype}')"
+                if isinstance(target, np.ndarray) and target.shape == y.shape and target.dtype.kind in "fiub" else "")
+        raise ValueError(f"target: expected {describe(y)}, as y is, got {describe(target)}{cure}")
     return target
 
 

@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 
 from .. import backends
-from ..arguments import describe, positive_number, probability
+from ..arguments import describe, flag, positive_number, probability
 from ..cells.activations import formula
 from ..machine.kernel import kernel
 
@@ -43,14 +43,16 @@ class Optimizer:
         """Move every parameter of ``model`` by one step along its gradient; the gradients stay as they are.
 
         Raises ValueError for another model than that of the first step, and for a model on a GPU where this optimizer
-        is not computed there."""
+        is not computed there; TypeError or ValueError for a parameter that somebody has replaced by what does not fit.
+        Then nothing has moved."""
         self._belong_to(model)
+        found = [(layer, name, prefix + name, layer._param(name), g)            # all of them checked, before one moves
+                 for prefix, layer in model.walk() for name, g in layer.grads.items()]
         self.t += 1
         numbers = self._numbers()
-        for prefix, layer in model.walk():
-            for name, g in layer.grads.items():
-                kept = self._kept.get(prefix + name) or self._new(prefix + name, layer, g)
-                layer.params[name] = self._moved(layer._param(name), g, kept, map(g.dtype.type, numbers), layer.backend)
+        for layer, name, full_name, p, g in found:
+            kept = self._kept.get(full_name) or self._new(full_name, layer, g)
+            layer.params[name] = self._moved(p, g, kept, map(g.dtype.type, numbers), layer.backend)
 
     def state_dict(self):
         """What it keeps of the past: "t", and "<slot>.<parameter>" -> a copy of the array, NumPy's."""
@@ -114,7 +116,7 @@ class SGD(Optimizer):
 
     def __init__(self, rate=0.1, momentum=0.0, nesterov=False):
         super().__init__(rate)
-        self.momentum, self.nesterov = probability("momentum", momentum), bool(nesterov)
+        self.momentum, self.nesterov = probability("momentum", momentum), flag("nesterov", nesterov)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected False without momentum, got True")
 
@@ -194,9 +196,10 @@ class Adam(Optimizer):
 
     def __init__(self, rate=1e-3, betas=(0.9, 0.999), epsilon=1e-8):
         super().__init__(rate)
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"betas: expected two numbers in [0, 1), got {betas!r}")
-        self.betas, self.epsilon = tuple(map(float, betas)), positive_number("epsilon", epsilon)
+        self.betas = tuple(probability("betas", beta) for beta in betas)
+        self.epsilon = positive_number("epsilon", epsilon)
 
     def arguments(self):
         return {"betas": self.betas, "epsilon": self.epsilon}
@@ -236,9 +239,7 @@ class AdamW(Adam):
 
     def __init__(self, rate=1e-3, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.01):
         super().__init__(rate, betas, epsilon)
-        if not 0 <= weight_decay < math.inf:
-            raise ValueError(f"weight_decay: expected a number, 0 or more, got {weight_decay!r}")
-        self.weight_decay = float(weight_decay)
+        self.weight_decay = positive_number("weight_decay", weight_decay, zero=True)
 
     def arguments(self):
         return super().arguments() | {"weight_decay": self.weight_decay}

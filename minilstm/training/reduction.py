@@ -18,14 +18,16 @@ from ..arguments import describe, one_of
 REDUCTIONS = ("steps", "sequences", "sum")
 
 
-def check_weights(weights, shape, dtype, name="weights"):
-    """None, or numbers of 0 or more; raises TypeError or ValueError else.  name: of the argument"""
+def check_weights(weights, shape, dtype, mask=None, name="weights"):
+    """None, or numbers of 0 or more where the mask says that they count; raises TypeError or ValueError else.  name: of
+    the argument"""
     if weights is None:
         return None
     if not isinstance(weights, np.ndarray) or weights.dtype != dtype or weights.shape != shape:
         raise TypeError(f"{name}: expected {dtype} {shape}, got {describe(weights)}")
-    if not (np.isfinite(weights) & (weights >= 0)).all():
-        raise ValueError(f"{name}: expected finite numbers, 0 or more, got {weights.min()} to {weights.max()}")
+    wrong = ~(np.isfinite(weights) & (weights >= 0)) & (True if mask is None else mask)
+    if wrong.any():
+        raise ValueError(f"{name}: expected finite numbers, 0 or more, got {weights[wrong][0]}")
     return weights
 
 
@@ -65,4 +67,4 @@ def _share(mask, weights, reduction, F):
 
 def _of_rows(counted):
     """(B,T) or (B,) -> the sum of each row (B,)"""
-    return counted.reshape(len(counted), -1).sum(axis=1, dtype=np.float64)
+    return counted.sum(axis=tuple(range(1, counted.ndim)), dtype=np.float64)

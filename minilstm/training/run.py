@@ -4,6 +4,8 @@ import hashlib
 
 import numpy as np
 
+from ..arguments import describe
+
 
 class History(list):
     """The loss of each epoch on the training data, a list; and beside it
@@ -39,6 +41,7 @@ class Run:
     def __init__(self, model, optimizer, schedule, seed):
         self.model, self.optimizer, self.schedule = model, optimizer, schedule
         self.rate = optimizer.rate          # without the schedule's factor
+        schedule.begin()
         self.history, self.steps = History(), 0
         self.losses, self.norms = [], []
         self.rng = np.random.default_rng(seed)
@@ -79,6 +82,11 @@ class Run:
         parts = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "best": self.best}
         return {f"{part}/{name}": array for part, state in parts.items() for name, array in state.items()}
 
+    def room(self):
+        """Bytes of ``arrays`` once all of them are there: after the first step, and with the best weights."""
+        weights = sum(array.nbytes for array in self.model.state_dict().values())
+        return weights * (2 + len(self.optimizer.slots))
+
     def load(self, numbers, arrays):
         def part(name):
             return {full[len(name) + 1:]: array for full, array in arrays.items() if full.startswith(name + "/")}
@@ -94,22 +102,32 @@ class Run:
             self.model.counter.next = numbers["draws"]
 
 
-def identity(model, data):
-    """What tells the data and the model of a run from those of others, as JSON has it."""
-    arrays = {}
-    data.each(lambda name, array: arrays.setdefault(name, _digest(np.asarray(array))))
-    shapes = {prefix + name: [str(g.dtype), *g.shape] for prefix, layer in model.walk()
-              for name, g in layer.grads.items()}
-    return {"data": arrays, "model": shapes}
+def identity(model, data, validation):
+    """What tells the model and the data of a run from those of others: dict name -> a text.
+
+    data, validation: Data; None without validation data"""
+    found = {"model": repr(model)}
+    for prefix, layer in model.walk():
+        found |= {f"model, {prefix}{name}": f"{g.dtype} {g.shape}" for name, g in layer.grads.items()}
+        if layer.takes_training and hasattr(layer, "noise"):
+            found[f"model, seed of noise {prefix}".rstrip()] = str(layer.noise.seed)
+    return found | _digests(data) | {"validation": ", ".join(_digests(validation).values()) if validation else None}
+
+
+def _digests(data):
+    """dict name -> a text for each array, which is another one for other numbers."""
+    found = {}
+    data.each(lambda name, array: found.setdefault(name, _digest(np.asarray(array))))
+    return found
 
 
 def _digest(array):
     content = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8)).hexdigest()
-    return [str(array.dtype), *array.shape, content]
+    return f"{describe(array)} with content {content[:16]}"
 
 
 def name_of(function):
-    """Of a loss, the same in every process."""
+    """Of a loss, the same in every process; one lambda has the name of every other."""
     if isinstance(function, functools.partial):
         options = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
         return f"{name_of(function.func)}({', '.join(options)})"

@@ -4,6 +4,7 @@
 validation data where there are some, and only ``Plateau`` listens.
 """
 import math
+import numbers
 
 from ..arguments import natural, positive
 
@@ -23,6 +24,9 @@ class Schedule:
 
     def see(self, loss):
         """After each epoch."""
+
+    def begin(self):
+        """A new run: nothing has been seen yet."""
 
     def state(self):
         """What it has seen so far, a list of numbers."""
@@ -80,6 +84,9 @@ class WarmUp(Schedule):
     def see(self, loss):
         self.then.see(loss)
 
+    def begin(self):
+        self.then.begin()
+
     def state(self):
         return self.then.state()
 
@@ -89,12 +96,16 @@ class WarmUp(Schedule):
 
 class Plateau(Schedule):
     """Multiplied by ``times`` whenever more than ``patience`` epochs in a row brought nothing, no loss below the best
-    so far by more than the part ``threshold`` of it.  Never below ``floor``.  PyTorch's ReduceLROnPlateau."""
+    so far by more than the part ``threshold`` of it.  Never below ``floor``.  PyTorch's ReduceLROnPlateau, but where
+    losses are negative, of whose size the margin is a part here too."""
 
     def __init__(self, times=0.1, patience=10, threshold=1e-4, floor=0.0):
         self.times, self.floor = _part("times", times), _part("floor", floor)
         self.patience, self.threshold = natural("patience", patience), _part("threshold", threshold)
-        self.load_state([1.0, math.inf, 0])
+        self.begin()
+
+    def begin(self):
+        self.now, self.best, self.waited = 1.0, math.inf, 0
 
     def arguments(self):
         return {"times": self.times, "patience": self.patience, "threshold": self.threshold, "floor": self.floor}
@@ -119,7 +130,7 @@ class Plateau(Schedule):
 
 
 def _part(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
     return float(value)
 

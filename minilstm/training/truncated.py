@@ -22,9 +22,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ..arguments import describe, positive
+from ..layers.checkpointed import Checkpointed
 from ..layers.segments import on_host, part_of, sequences_of
 from .clipping import clip_global_norm
+from .data import Data, blamed
 from .losses import mean_squared_error
+from .optimizers import Optimizer
 
 
 class TruncatedPass(NamedTuple):
@@ -46,8 +49,11 @@ def truncated_bptt(model, x, target, mask=None, *, k1, k2, loss=mean_squared_err
 
     model        a Layer that can read a sequence in segments: LSTM, GRU or RNN of one direction, Sequential of these
                  and layers that look at one step alone; on the host
-    x, target, mask, loss, loss_mask        as for ``fit``, of one batch of B sequences: (B,T,D), (B,T,F), (B,T)
-    k1, k2       steps, k1 <= k2.  The last chunk is shorter where k1 does not divide T
+    x, target, mask, loss_mask      as for ``fit``, of one batch of B sequences: (B,T,D), (B,T,F), (B,T)
+    k1, k2       steps, k1 <= k2.  The last chunk is shorter where k1 does not divide T.  With an optimizer and k1 < k2
+                 no part of the model may be ``Checkpointed``, which computes older steps again with weights that have
+                 moved since
+    loss         function (y, target, mask) -> (loss, dy), the mean over the steps that count
     state        that of an earlier call, to go on in the same sequences; None: the beginning.  No gradient goes back
                  beyond the first step of this call
     optimizer    None: gradients are added to ``grads``, those of the mean over all steps that count; with k2 >= T it is
@@ -64,6 +70,11 @@ def truncated_bptt(model, x, target, mask=None, *, k1, k2, loss=mean_squared_err
     k1, k2 = positive("k1", k1), positive("k2", k2)
     if k1 > k2:
         raise ValueError(f"k1, k2: expected k1 <= k2, or errors would be left out, got {k1} and {k2}")
+    if optimizer is not None and not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer: expected one such as minilstm.Adam(), got {optimizer!r}")
+    if optimizer and k1 < k2 and _computes_again(model):
+        raise ValueError("k1, k2: expected k1 = k2 with an optimizer and a model with Checkpointed in it, got "
+                         f"{k1} and {k2}")
     x = sequences_of(on_host("model", model), x, mask)
     B, T = x.shape[:2]
     counts = _counts(target, mask, loss_mask, B, T)
@@ -79,7 +90,10 @@ def truncated_bptt(model, x, target, mask=None, *, k1, k2, loss=mean_squared_err
             (y, state), cache = model.forward_from(x[:, steps], state, part_of(mask, steps), **drawing)
             value, dy = loss(y, target[:, steps], counts[:, steps])
             if not math.isfinite(value):
-                raise FloatingPointError(f"steps {steps.start} to {steps.stop - 1}: the loss is {value}")
+                seen = Data({"x": x[:, :steps.stop]}, target, mask if mask is None else mask[:, :steps.stop],
+                            counts & _at(steps, T), None)
+                raise FloatingPointError(f"steps {steps.start} to {steps.stop - 1}: the loss is {value}"
+                                         f"{blamed(seen, np.arange(B))}")
             n = np.count_nonzero(counts[:, steps])
             total += float(value) * n
             dy = dy * dy.dtype.type(n / max(1, here if optimizer else everything))
@@ -104,6 +118,18 @@ def chunks(T, k1, k2):
         cuts = {later - k2, T - k2} if later < T else {T - k2}
         cuts = [begin, *sorted(cut for cut in cuts if begin < cut < end), end]
         yield begin, end, [slice(*pair) for pair in zip(cuts, cuts[1:])]
+
+
+def _at(steps, T):
+    """True at these steps (T,)."""
+    where = np.zeros(T, bool)
+    where[steps] = True
+    return where
+
+
+def _computes_again(layer):
+    """Is it, or has it in it, a Checkpointed?"""
+    return isinstance(layer, Checkpointed) or any(map(_computes_again, layer.children().values()))
 
 
 def _back(model, segments):

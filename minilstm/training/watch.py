@@ -21,6 +21,7 @@ class Watch:
     def __init__(self, epoch, batches, why, losses=(), norms=()):
         self.epoch, self.batches, self.why = epoch, batches, why
         self.losses, self.norms = list(losses), list(norms)
+        self.clipped = len(self.losses)         # batches whose gradients have been put to use
 
     def rows(self):
         """The batches to come, as ``take`` wants them."""
@@ -28,7 +29,7 @@ class Watch:
 
     def see(self, loss):
         """The loss of the next batch, before it is put to use."""
-        self.losses.append(loss)
+        self.losses.append(float(loss))
         if not np.isfinite(loss):
             self.fail_of_loss(len(self.losses) - 1, loss)
 
@@ -37,17 +38,20 @@ class Watch:
         try:
             self.norms.append(clip_global_norm(model, limit).norm)
         except FloatingPointError as error:
-            self.fail(len(self.losses) - 1, str(error))
+            self.fail(slice(self.clipped, len(self.losses)), str(error))
+        self.clipped = len(self.losses)
 
     def read(self):
         """-> the losses of all batches, the norms of all steps."""
         return self.losses, self.norms
 
     def fail_of_loss(self, k, loss):
-        self.fail(k, f"the loss is {loss}{self.why(self.batches[k])}")
+        self.fail(slice(k, k + 1), f"the loss is {loss}{self.why(self.batches[k])}")
 
-    def fail(self, k, message):
-        raise FloatingPointError(f"epoch {self.epoch}, sequences {self.batches[k].tolist()}: {message}") from None
+    def fail(self, which, message):
+        """which: a slice of the batches"""
+        rows = [row for batch in self.batches[which] for row in batch.tolist()]
+        raise FloatingPointError(f"epoch {self.epoch}, sequences {rows}: {message}") from None
 
 
 class DeviceWatch(Watch):
@@ -78,5 +82,5 @@ class DeviceWatch(Watch):
             if not math.isfinite(loss):
                 self.fail_of_loss(k, loss)
             if not math.isfinite(norm):
-                self.fail(k, f"the norm of the gradients is {norm}")
+                self.fail(slice(k, k + 1), f"the norm of the gradients is {norm}")
         return losses.tolist(), norms.tolist()
