@@ -101,10 +101,10 @@ def test_no_legend_is_wider_than_its_picture(T):
     x, mask = rng.normal(size=(1, T, 2)).astype("float32"), np.arange(T)[None] > 0
     for net in (minilstm.LSTM(2, 4), minilstm.GRU(2, 4)):
         figure = plots.gradient_flow(net, x, mask, dy=np.ones((1, T, 4), "float32"))
-        figure.savefig(io.BytesIO(), format="png", dpi=72)
+        figure.savefig(io.BytesIO(), format="png", dpi=figure.dpi)
         [legend] = figure.legends
         extent = legend.get_window_extent()
-        assert extent.x0 >= 0 and extent.x1 <= 72 * figure.get_figwidth()
+        assert extent.x0 >= 0 and extent.x1 <= figure.bbox.width
 
 
 def luminance(color):

@@ -18,6 +18,7 @@ LINES = [                                           # Okabe and Ito's colours bu
     {"color": GREY, "linestyle": (0, (2, 3))},
 ]
 HANDLE = 3.6                                        # length of a line in a legend, in letters
+MARGIN = 0.15                                       # beside a legend, in inches
 COLOURS = "cividis"                                 # of heat maps: rises from dark to light, in grey as well
 MASKED = {"facecolor": "white", "edgecolor": GREY, "hatch": "////", "linewidth": 0, "zorder": 0.5}
 NAMES = {"i": "input gate", "f": "forget gate", "g": "candidate", "o": "output gate", "r": "reset gate",
@@ -72,13 +73,13 @@ def legend_below(figure, handles, columns=4):
     if handles:
         widths = [_entry_width(handle.get_label()) for handle in handles]
         fitting = [n for n in range(1, min(columns, len(handles)) + 1)
-                   if sum(max(part, default=0) for part in _columns(widths, n)) < figure.get_figwidth()]
+                   if sum(map(max, _columns(widths, n))) < figure.get_figwidth() - 2 * MARGIN]
         figure.legend(handles=handles, loc="outside lower center", ncols=max(fitting, default=1), frameon=False,
                       handlelength=HANDLE)
 
 
 def _columns(entries, n):
-    """As a legend has them: from above to below, the longer columns first."""
+    """As a legend has them: from above to below, the longer columns first.  n: no more than there are entries"""
     return [part.tolist() for part in np.array_split(np.array(entries), n)]
 
 
