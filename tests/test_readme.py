@@ -31,7 +31,7 @@ def test_example_prints_what_is_written(code, printed, tmp_path, monkeypatch):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 12
+    assert len(EXAMPLES) == 13
 
 
 def test_files_of_the_reading_order_exist():

@@ -137,7 +137,7 @@ for segment in range(SEGMENTS):
         model, streams[:, at:at + T], streams[:, at + 1:at + T + 1], k1=T, k2=T, state=state,
         loss=minilstm.softmax_cross_entropy, optimizer=optimizer)
     bits.append(loss / math.log(2))
-    if (segment + 1) % (SEGMENTS // 6) == 0:
+    if (segment + 1) % max(1, SEGMENTS // 6) == 0:
         print(f"segment {segment + 1:5d}, characters read {(segment + 1) * B * T:10,}: "
               f"{np.mean(bits[-SEGMENTS // 6:]):.2f} bits per character")
 print(f"{time.perf_counter() - begun:.0f} seconds of training")
@@ -181,8 +181,8 @@ print(f"bits per character of an LSTM that goes on learning: {by_learner:.2f}")
 # ## 5. It writes
 #
 # Ask for the chances of the next character, draw one, hand it in as the next input: a stream that reads what it writes.
-# `minilstm.Streams` keeps its state.  Below a **temperature** of 1 likely characters become more likely still;
-# then a network that has read little may get stuck in what is likeliest of all, spaces.
+# `minilstm.Streams` keeps its state.  Below a **temperature** of 1 likely characters become more likely still.
+# (Try 0.5: a network that has read little may then end in what is likeliest of all, spaces.)
 
 
 # %%
@@ -197,7 +197,7 @@ def written(beginning, length, temperature, seed=0):
     return text
 
 
-for temperature in (0.5, 0.8):
+for temperature in (0.7, 1.0):
     print(f"\n---- temperature {temperature}")
     print(written("\ndef ", 300, temperature))
 
