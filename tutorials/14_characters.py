@@ -13,7 +13,7 @@
 # 5. the network writes.
 #
 # Run it:  `python tutorials/14_characters.py`, which takes less than two minutes.  `python tutorials/14_characters.py
-# 11000` trains with 11000 segments in place of 1000, which takes some six minutes.  Another version of Python has
+# 11000` trains with 11000 segments in place of 1000, which takes some four minutes.  Another version of Python has
 # another library, so the numbers differ a little.  The picture is saved in `tutorials/pictures/`.
 
 # %%
@@ -175,7 +175,7 @@ print(f"bits per character of an LSTM that goes on learning: {by_learner:.2f}")
 
 # %% [markdown]
 # After a thousand segments the network has read a quarter of the text, once, and counting is still better.  Eleven
-# thousand, some six minutes, bring it to 2.18 bits on files that it has not seen, about as good as counting strings of
+# thousand, some four minutes, bring it to 2.18 bits on files that it has not seen, about as good as counting strings of
 # eight, and to 1.76 where it goes on learning, with gzip at 2.00 (the library of Python 3.11).
 #
 # ## 5. It writes
