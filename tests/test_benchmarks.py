@@ -77,10 +77,8 @@ def test_peers_agree_before_they_are_timed(benchmarks, kind):
 
 
 def test_the_loop_around_a_model_is_timed_with_its_bar(benchmarks, capsys):
-    """Both programs run, and the bar is drawn into what it takes for a terminal, not here."""
+    """The bar is drawn into what it takes for a terminal, not here; an epoch is the model's time and the loop's."""
     import training_loop
-    programs = training_loop.programs((3, 4, 2, 5))
-    for program in programs.values():
-        program()
-    assert programs.keys() == {"model", "fit"} and capsys.readouterr() == ("", "")
-    assert training_loop.share({"model": [1.0, 3.0], "fit": [2.0, 4.0]}) == 0.375
+    found = training_loop.measure((3, 4, 2, 5), repeats=1)
+    assert capsys.readouterr() == ("", "") and all(value > 0 for value in found.values())
+    assert 0 < found["share"] < 1 and max(found["loop"], found["model"]) < found["fit"]

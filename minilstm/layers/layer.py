@@ -80,7 +80,9 @@ class Layer:
     def walk(self):
         """Every layer that owns parameters, once, with the prefix of their names: a list of (prefix, layer)."""
         found = {id(self): ("", self)} if self.params else {}
-        for name, child in self.children().items():
+        if not (children := self.children()):
+            return list(found.values())
+        for name, child in children.items():
             for prefix, layer in child.walk():
                 found.setdefault(id(layer), (f"{name}.{prefix}", layer))        # a shared layer goes by its first name
         return list(found.values())

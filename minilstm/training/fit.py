@@ -165,7 +165,7 @@ class Plan(NamedTuple):
 
     def shares(self, step, counts, weights):
         """By what the gradient of each batch of a step is multiplied."""
-        if self.reduction == "sum":
+        if self.reduction == "sum" or len(step) == 1:
             return np.ones(len(step))
         shares = np.array([self.weight_of(rows, counts, weights) for rows in step])
         return shares / shares.sum()

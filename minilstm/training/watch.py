@@ -30,7 +30,7 @@ class Watch:
     def see(self, loss):
         """The loss of the next batch, before it is put to use."""
         self.losses.append(float(loss))
-        if not np.isfinite(loss):
+        if not math.isfinite(loss):
             self.fail_of_loss(len(self.losses) - 1, loss)
 
     def clip(self, model, limit):
