@@ -58,7 +58,7 @@ def test_minilstm_keeps_every_law(name, backend):
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered in matmul:RuntimeWarning")
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("reset_after", [False, True])
+@pytest.mark.parametrize("reset_after", [pytest.param(False, marks=pytest.mark.long), True])
 def test_the_cell_for_missing_values_keeps_every_law_but_that_of_chunks(reset_after, backend):
     """On data in which nothing is missing; ``test_gru_d.py`` has gaps.  A chunk does not know when a feature was last
     measured; where that does not count, chunks are the whole."""

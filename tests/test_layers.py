@@ -32,7 +32,7 @@ def test_final_states_are_the_outputs_at_the_two_ends():
 @pytest.mark.parametrize("rule, expected", [
     ("sum", lambda f, b: f + b), ("ave", lambda f, b: (f + b) / 2), ("mul", lambda f, b: f * b),
 ])
-@pytest.mark.parametrize("masked_output", ["zero", "hold"])
+@pytest.mark.parametrize("masked_output", [pytest.param("zero", marks=pytest.mark.long), "hold"])
 def test_merged_directions(rule, expected, masked_output, backend):
     """The rule applied to the halves of a layer that puts them side by side, and its gradients."""
     rng = np.random.default_rng(10)

@@ -49,6 +49,7 @@ def numbers(line):
     return [float(text) for text in line.split()]
 
 
+@pytest.mark.long
 def test_an_edited_formula_is_in_the_compiled_kernels_of_the_next_run(tmp_path):
     """Numba's own cache would go on with the old machine code: it does not look at the file of the formula."""
     shutil.copytree(PACKAGE, tmp_path / "minilstm", ignore=shutil.ignore_patterns("__pycache__"))
@@ -74,6 +75,7 @@ def test_an_edited_formula_is_in_the_compiled_kernels_of_the_next_run(tmp_path):
     assert numbers(cpu_edited) != pytest.approx(numbers(cpu), rel=1e-3)
 
 
+@pytest.mark.long
 def test_it_runs_where_no_cache_can_be_written(tmp_path):
     """No home, no cache folder, no temporary one: everything is compiled anew, and works."""
     blocked = tmp_path / "a file"

@@ -103,7 +103,7 @@ def step_backward(weights, saved, dh, dc):
 @formula
 def forward_row(a, own, before, after, gates):
     """a (4,H) pre-activations; before, after (2,H): h and c at the two ends of the step; gates (4,H): i, f, g, o.
-    Fills ``after`` and ``gates``."""
+    Fills ``after`` and ``gates``.  own: of no use here, an LSTM has none (``cell.py``)."""
     for j in range(a.shape[1]):
         gates[0, j], gates[1, j], gates[2, j], gates[3, j], after[0, j], after[1, j] = forward(
             a[0, j], a[1, j], a[2, j], a[3, j], before[1, j])
@@ -111,7 +111,7 @@ def forward_row(a, own, before, after, gates):
 
 @formula
 def backward_row(gates, own, before, after, d_state, da, d_own):
-    """The reverse of ``forward_row``.  Fills da (4,H).
+    """The reverse of ``forward_row``.  Fills da (4,H).  own, d_own: of no use here.
 
     d_state (2,H): on entry dh and dc of ``after``, on return those of ``before`` but for what goes through the product
     with U, which the caller adds.  All of dh goes that way, so its row returns 0."""

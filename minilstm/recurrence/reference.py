@@ -55,7 +55,7 @@ def forward(cell, weights, x, mask, initial, reverse=False, zoneout=None, cachin
         new, steps[t] = cell.step(weights, x_t, *prev)
         if not caching:
             del steps[t]
-        if zoneout:
+        if zoneout:                                     # a unit that stays hears nothing of s_new, be it infinite
             new = [np.where(z[:, t] == 1, s_prev, z[:, t] * s_prev + (1 - z[:, t]) * s_new)
                    for z, s_prev, s_new in zip(zoneout, prev, new)]
         for s, s_new in zip(states, new):
