@@ -296,7 +296,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     if content == b"model":
         minilstm.save(path, minilstm.Linear(1, 1))
     before = path.read_bytes()
-    with pytest.raises(minilstm.FormatError, match="expected a minilstm checkpoint of version 1, got one with"):
+    with pytest.raises(minilstm.FormatError, match="expected a minilstm checkpoint of version 2, got one with"):
         a_run(path)
     assert path.read_bytes() == before
 

@@ -54,7 +54,10 @@ function buildFacts() {
 function buildNotes() {
     const {axes, sizes, times} = state.view;
     const notes = [];
-    const range = numbers => numbers.length > 1 ? `${numbers[0]} to ${numbers[numbers.length - 1]}` : numbers[0];
+    const range = numbers => {                      // 3 to 8, or 3, 5, 8 where numbers between them are missing
+        const last = numbers[numbers.length - 1], whole = last - numbers[0] === numbers.length - 1;
+        return whole && numbers.length > 1 ? `${numbers[0]} to ${last}` : numbers.join(", ");
+    };
     if (axes.unit.length < sizes.unit) {
         notes.push(`${axes.unit.length} of ${sizes.unit} units are shown, ${range(axes.unit)}: ` +
                    "units= of explore() chooses others.");

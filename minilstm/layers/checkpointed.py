@@ -24,6 +24,9 @@ from .noise import number_of_draw
 from .segments import each, on_host, part_of, put, sequences_of
 
 
+LEAST = 64          # steps: calling a layer costs a fixed time, and the gates of fewer steps take little memory anyway
+
+
 class Cache(NamedTuple):
     """What ``backward`` needs of the forward pass that it reverses."""
     weights: list           # of the layer: dicts name -> array, read-only
@@ -41,7 +44,7 @@ class Checkpointed(Layer):
 
     layer       LSTM, GRU or RNN of one direction, Sequential of these with layers that look at one step alone, or any
                 other Layer with ``forward_from``; on the host
-    segment     steps from one kept state to the next; None: the square root of T
+    segment     steps from one kept state to the next; None: the square root of T, and LEAST at least
 
     It is the same function as ``layer``, whose weights it has, by their names: a state_dict fits both.  What comes out
     for each step, y and dx, is as long as the sequence, so wrap the whole model, ``Checkpointed(Sequential(LSTM(1, 64),
@@ -125,7 +128,7 @@ class Checkpointed(Layer):
 
     def _segments(self, T):
         """The segments of T steps, as slices, one at least."""
-        k = self.segment or max(1, math.ceil(math.sqrt(T)))
+        k = self.segment or max(LEAST, math.ceil(math.sqrt(T)))
         return [slice(t, min(t + k, T)) for t in range(0, max(T, 1), k)]
 
     def _weights(self):

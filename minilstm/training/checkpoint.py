@@ -1,7 +1,7 @@
 """Checkpoints: a training run in a file, from which it goes on as if it had never stopped.
 
     metadata    format    "minilstm checkpoint"
-                version   "1"
+                version   "2"
                 settings  JSON: what the run was started with, to tell it from others
                 numbers   JSON: where it is
     tensors     its arrays, by name: weights, what the optimizer keeps
@@ -18,9 +18,10 @@ from pathlib import Path
 import safetensors
 import safetensors.numpy
 
+from ..arguments import positive
 from ..layers.saving import FormatError
 
-FORMAT, VERSION = "minilstm checkpoint", "1"
+FORMAT, VERSION = "minilstm checkpoint", "2"
 SPARE = 1 << 16             # bytes by which the next file may be longer: the history grows
 
 
@@ -106,3 +107,33 @@ def _differing(there, here):
     same = min([k for k, (word, other) in enumerate(zip(words, others)) if word != other],
                default=min(len(words), len(others)) - 1)
     return (f"... {text[same].rstrip(',')} ..." for text in (words, others))
+
+
+class Saver:
+    """A run and its file.  every: steps between two writings within an epoch; None: only after epochs."""
+
+    def __init__(self, run, file, every):
+        self.run, self.file, self.begun, self.is_new = run, file, False, False
+        self.every = None if every is None else positive("checkpoint_steps", every)
+        if run.model.takes_training and not hasattr(run.model, "counter"):
+            raise TypeError(f"checkpoint: expected a model with a counter of its draws, got {type(run.model).__name__}")
+
+    def begin(self):
+        """Go on where the file is, and make sure that it can be written."""
+        if (found := self.file.read()) is not None:
+            self.run.load(*found)
+        self.begun, self.is_new = True, found is None
+        self.save()
+
+    def save(self):
+        self.file.write(self.run.numbers(), self.run.arrays(), self.run.room())
+
+    def after_step(self):
+        if self.every and self.run.steps % self.every == 0:
+            self.save()
+
+    def end(self):
+        if self.begun:                                  # else the room may be that of another run, which goes on
+            self.file.close()
+        if self.begun and self.is_new and not self.run.steps and not self.run.history:
+            self.file.remove()                              # of a call that failed at once, and may be made again

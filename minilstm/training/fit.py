@@ -11,7 +11,7 @@ from ..arguments import describe, flag, natural, one_of, positive, positive_numb
 from ..layers.layer import first
 from ..sequences import batches
 from . import clipping
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, Saver
 from .data import blamed, prepared
 from .losses import mean_squared_error
 from .optimizers import Adam, Optimizer
@@ -284,36 +284,6 @@ def after_epoch(run, validate, patience, callbacks):
                   history.norms[-1], run.model, history)
     asked = [bool(callback(epoch)) for callback in callbacks]           # all of them are called
     run.stopped = any(asked) or bool(patience) and len(history) - (history.best_epoch or 0) >= patience
-
-
-class Saver:
-    """A run and its file.  every: steps between two writings within an epoch; None: only after epochs."""
-
-    def __init__(self, run, file, every):
-        self.run, self.file, self.begun, self.is_new = run, file, False, False
-        self.every = None if every is None else positive("checkpoint_steps", every)
-        if run.model.takes_training and not hasattr(run.model, "counter"):
-            raise TypeError(f"checkpoint: expected a model with a counter of its draws, got {type(run.model).__name__}")
-
-    def begin(self):
-        """Go on where the file is, and make sure that it can be written."""
-        if (found := self.file.read()) is not None:
-            self.run.load(*found)
-        self.begun, self.is_new = True, found is None
-        self.save()
-
-    def save(self):
-        self.file.write(self.run.numbers(), self.run.arrays(), self.run.room())
-
-    def after_step(self):
-        if self.every and self.run.steps % self.every == 0:
-            self.save()
-
-    def end(self):
-        if self.begun:                                  # else the room may be that of another run, which goes on
-            self.file.close()
-        if self.begun and self.is_new and not self.run.steps and not self.run.history:
-            self.file.remove()                              # of a call that failed at once, and may be made again
 
 
 class Bar:
