@@ -215,8 +215,8 @@ def test_what_stands_in_padding_is_not_read_by_a_layer_without_a_mask():
 
 
 @pytest.mark.parametrize("what, words", [
-    ("x", r"loss is nan; x\[7, 2, 0\] is not finite: fill what is missing"),
-    ("target", r"loss is nan; target\[7, 2, 0\] is not finite and counts"),
+    ("x", r"loss is nan; x\[7, 2, 0\] is nan: fill what is missing"),
+    ("target", r"loss is nan; target\[7, 2, 0\] is nan, and counts"),
     ("padding", "loss is inf; minilstm.find_nonfinite says where it began; a smaller rate or clip_norm"),
 ])
 def test_a_loss_that_is_not_finite_says_where_to_look(what, words):
@@ -287,6 +287,8 @@ def test_a_class_of_padding_has_no_weight():
     ({"class_weights": np.ones(2)}, ValueError, "class_weights: expected None, since the target is no class"),
     ({"checkpoint_steps": 3}, ValueError, "checkpoint_steps: expected None without a checkpoint, got 3"),
     ({"clip_value": -1}, ValueError, "clip_value: expected a positive number, got -1"),
+    ({"target": np.ones((24, 6, 1), "float32")}, TypeError, r"target: expected float64, .*; nothing .* target.astype"),
+    ({"x": np.ones((24, 6, 1), "float16")}, TypeError, r"x: expected float64, .* got float16 \(24, 6, 1\); nothing is"),
     ({"clip_norm": True}, ValueError, "clip_norm: expected a positive number, got True"),
     ({"progress": "no"}, TypeError, "progress: expected True or False, got 'no'"),
     ({"optimizer": minilstm.Adam}, TypeError, r"optimizer: expected one such as minilstm.Adam\(\), got the class Adam"),
@@ -304,7 +306,7 @@ def test_a_class_of_padding_has_no_weight():
 def test_bad_arguments_are_named(change, error, words):
     x, target = a_task(np.random.default_rng(10))
     with pytest.raises(error, match=words):
-        minilstm.fit(a_model(), x, target, **{"epochs": 1} | change)
+        minilstm.fit(a_model(), **{"x": x, "target": target, "epochs": 1} | change)
 
 
 POOLED = minilstm.Sequential(minilstm.LSTM(1, 3), minilstm.Pooling("last"), minilstm.Linear(3, 2))

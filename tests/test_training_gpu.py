@@ -228,7 +228,7 @@ def test_a_training_step_copies_nothing(gpu):
 
 
 @pytest.mark.parametrize("where, words", [
-    ("target", r"epoch 1, sequences \[.*\]: the loss is nan; target has NaN or infinity where it counts"),
+    ("target", r"epoch 1, sequences \[.*\]: the loss is nan; target\[., 1, 0\] is nan, and counts"),
     ("x", r"epoch 1, sequences \[.*\]: the norm of the gradients is nan"),
 ])
 def test_fit_stops_before_it_spoils_the_weights(gpu, where, words):
@@ -278,7 +278,7 @@ def test_fit_stops_at_a_class_that_is_none(gpu):
 
 @pytest.mark.parametrize("change, error, words", [
     ({"x": [1.0]}, TypeError, "x: expected a plain NumPy array or one on the GPU, got list"),
-    ({"x": np.zeros((4, 3, 2))}, TypeError, r"x: expected float32, bool or integers, got float64 \(4, 3, 2\); nothing"),
+    ({"x": np.zeros((4, 3, 2))}, TypeError, r"x: expected float32, .*, got float64 \(4, 3, 2\); nothing is"),
     ({"mask": np.ones((4, 3))}, TypeError, "mask: expected a plain NumPy array or one on the GPU of bool, got float64"),
     ({"target": np.zeros((3, 3, 1), "float32")}, ValueError, r"target: expected 3 axes, \(N,T,...\), .* as in x, got"),
 ])

@@ -94,6 +94,9 @@ def _check_arrays(model, data):
         if name == "target" and array.dtype.kind not in "fiub":
             raise TypeError(f"target: expected numbers, or integers for classes, got {describe(array)}; "
                             "np.unique(target, return_inverse=True)[1] numbers the classes")
+        if name in ("x", "target") and array.dtype.kind == "f" and array.dtype != model.dtype:
+            raise TypeError(f"{name}: expected {model.dtype}, as the model computes, got {describe(array)}; nothing is "
+                            f"cast silently: {name}.astype('{model.dtype}')")
         axes = _axes(model, name, array)
         alike = len([axis for axis in axes if axis in _axes(model, leader, arrays[leader]) and axis != "..."])
         if (array.ndim != len(axes) or array.shape[:alike] != arrays[leader].shape[:alike] or len(array) == 0):
@@ -131,12 +134,12 @@ def blamed(data, rows):
 
     data: Data, NumPy's"""
     counts = data.counts[rows]
-    if data.target.dtype.kind == "f" and (place := _first_not_finite(data.target, rows, counts)):
-        return f"; target{place} is not finite and counts: leave what is missing out by loss_mask="
+    if data.target.dtype.kind == "f" and (found := _first_not_finite(data.target, rows, counts)):
+        return f"; target{found}, and counts: leave what is missing out by loss_mask="
     for name, array in data.inputs.items():
         real = data.mask[rows] if data.mask is not None and array.shape[:2] == data.mask.shape else None
-        if array.dtype.kind == "f" and (place := _first_not_finite(array, rows, real)):
-            return f"; {name}{place} is not finite: fill what is missing (minilstm.sequences), or read it by a GRUD"
+        if array.dtype.kind == "f" and (found := _first_not_finite(array, rows, real)):
+            return f"; {name}{found}: fill what is missing (minilstm.sequences), or read it by a GRUD"
     classes = ""
     if data.target.dtype.kind in "iu":
         of_rows = data.target[rows][counts]
@@ -145,10 +148,11 @@ def blamed(data, rows):
 
 
 def _first_not_finite(array, rows, where):
-    """The place of the first number, in these rows and where it is looked at, as "[3, 4, 1]"; None if there is none."""
+    """Of the numbers in these rows, and where they are looked at: "[3, 4, 1] is nan"; None if there is none."""
     bad = ~np.isfinite(array[rows])
     if where is not None:
         bad &= where.reshape(where.shape + (1,) * (bad.ndim - where.ndim))
     for row, *rest in np.argwhere(bad)[:1].tolist():
-        return str([int(rows[row]), *rest])
+        place = int(rows[row]), *rest
+        return f"{list(place)} is {array[place]}"
     return None
