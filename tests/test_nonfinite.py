@@ -321,6 +321,7 @@ NET, X = minilstm.GRU(2, 3), np.ones((1, 4, 2), "float32")
     ({"mask": np.ones((1, 4))}, TypeError, "mask: expected a bool array"),
     ({"mask": np.ones((1, 3), bool)}, ValueError, "mask: expected shape"),
     ({"x": {"x": X, "mask": np.ones((1, 4), bool)}}, ValueError, "x: expected a dict without mask"),
+    ({"model": minilstm.Linear(2, 3), "mask": np.ones((1, 3), bool)}, ValueError, "mask: expected shape"),
     ({"target": X, "loss_mask": np.ones((1, 4))}, TypeError, "loss_mask: expected a bool array"),
     ({"dy": X}, ValueError, "dy: expected float32"),
     ({"dy": X, "target": X}, ValueError, "target, dy: expected a target or gradients, got both"),

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import cure_of_mask, describe
+from ..arguments import check_mask, cure_of_mask, describe
 from ..layers import Layer, Sequential
 from ..layers.layer import first
 from ..masking.reference import select
@@ -88,6 +88,7 @@ def find_nonfinite(model, x, mask=None, *, target=None, loss=mean_squared_error,
         raise ValueError("x: expected a dict without mask, which is an argument of its own")
     options = {"mask": mask} if model.takes_mask or "mask" in inspect.signature(model.forward).parameters else {}
     if mask is not None and not options and isinstance(inputs.get("x"), np.ndarray) and inputs["x"].ndim == 3:
+        check_mask(mask, True, *inputs["x"].shape[:2])
         inputs["x"] = select(inputs["x"], mask)                     # as ``fit`` hands it to a layer without mask=
     options |= {"training": training, "draw": draw} if model.takes_training else {}
     twin = _twin(model)

@@ -24,7 +24,7 @@ from .noise import number_of_draw
 from .segments import each, on_host, part_of, put, sequences_of
 
 
-LEAST = 64          # steps: calling a layer costs a fixed time, and the gates of fewer steps take little memory anyway
+LEAST = 64          # steps: a call of a layer costs a fixed time, and the gates of fewer steps take little memory
 
 
 class Cache(NamedTuple):
@@ -44,7 +44,7 @@ class Checkpointed(Layer):
 
     layer       LSTM, GRU or RNN of one direction, Sequential of these with layers that look at one step alone, or any
                 other Layer with ``forward_from``; on the host
-    segment     steps from one kept state to the next; None: the square root of T, and LEAST at least
+    segment     steps from one kept state to the next; None: the square root of T, 64 at least
 
     It is the same function as ``layer``, whose weights it has, by their names: a state_dict fits both.  What comes out
     for each step, y and dx, is as long as the sequence, so wrap the whole model, ``Checkpointed(Sequential(LSTM(1, 64),
