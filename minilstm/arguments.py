@@ -136,9 +136,9 @@ def check_mask(mask, known, B, T):
         raise ValueError(f"mask: expected shape (B={B}, T={T}), as x has, got {mask.shape}{cure}")
 
 
-def cure_of_mask(mask):
-    """For one that is no array of bool."""
-    if isinstance(mask, np.ndarray) and mask.ndim == 1:
+def cure_of_mask(mask, of_sequences=False):
+    """For one that is no array of bool.  of_sequences: it may be (B,)"""
+    if isinstance(mask, np.ndarray) and mask.ndim == 1 and not of_sequences:
         return "sequences.lengths_to_mask(lengths, T) makes one of lengths"
     return "np.array(mask, dtype=bool) makes one where non-zero means real"
 

@@ -241,6 +241,18 @@ def test_the_sequences_named_are_all_those_of_the_step():
         minilstm.fit(a_model(), x, target, epochs=1, batch_size=2, accumulate=2, loss=loss)
 
 
+def test_a_view_is_not_copied_as_a_whole_for_each_batch():
+    """Windows over a series share its memory; all of them together would be 200 times as large."""
+    series = np.random.default_rng(27).normal(size=20_000)
+    x = np.lib.stride_tricks.sliding_window_view(series, 200)[:, :, None]
+    model = minilstm.Sequential(minilstm.Pooling("mean", dtype="float64"), minilstm.Linear(1, 1, dtype="float64"))
+    tracemalloc.start()
+    minilstm.fit(model, x, x[:, -1:, 0], epochs=1, batch_size=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < x.size * 8 / 3
+
+
 def test_a_schedule_begins_anew_with_each_call():
     """A Plateau that has once reduced the rate would start a second training with it."""
     x, target = a_task(np.random.default_rng(24))
@@ -313,17 +325,28 @@ POOLED = minilstm.Sequential(minilstm.LSTM(1, 3), minilstm.Pooling("last"), mini
 
 
 @pytest.mark.parametrize("model, target, error, words", [
-    (minilstm.LSTM(1, 2), np.zeros(4, int), ValueError, r"2 axes, \(N,T\), .*; one target a seq.* Pooling\('last'\)$"),
+    (minilstm.LSTM(1, 2), np.zeros(4, int), ValueError, r"2 axes, \(N,T\), .*; one target a seq.* Pooling\('last'\)"),
     (minilstm.LSTM(1, 2), np.zeros((4, 2), "float32"), ValueError, r"3 axes.*; one target a seq.* target.astype\(int"),
     (minilstm.LSTM(1, 2), np.zeros((4, 6), "float32"), ValueError, r"classes are integers: target.astype\(int\)"),
     (minilstm.LSTM(1, 2), np.zeros((4, 6, 1), int), ValueError, r"classes have no axis of their own: target\[..., 0\]"),
     (POOLED, np.zeros((4, 1), int), ValueError, r"1 axis, \(N\), .*target\[..., 0\]; numbers .* target.astype\('float"),
-    (POOLED, np.zeros(4, "float32"), ValueError, r"target\[..., None\] gives .*; nothing|classes are integers"),
+    (minilstm.LSTM(1, 2), np.zeros((4, 6, 2), int), ValueError, r"own: target.argmax\(axis=-1\)"),
+    (POOLED, np.zeros((4, 6), int), ValueError, r"argmax.*; a model that pools has one target a sequence"),
+    (POOLED, np.zeros(4, "float32"), ValueError, r"target\[..., None\] gives .*classes are integers"),
     (POOLED, np.array(list("abab")), TypeError, r"got <U1 \(4,\); np.unique\(target, return_inverse=True\)\[1\]"),
 ])
 def test_targets_that_do_not_fit_say_what_would(model, target, error, words):
     with pytest.raises(error, match=f"target: expected .*{words}"):
         minilstm.fit(model, np.ones((4, 6, 1), "float32"), target, epochs=1, loss=minilstm.softmax_cross_entropy)
+
+
+@pytest.mark.parametrize("target, words", [(3, "from 0 to 2, got 0 to 3"), (-1, "from 0 to 2, got -1 to 0")])
+def test_with_class_weights_a_wrong_class_is_the_targets_fault(target, words):
+    classes = np.zeros((4, 6), int)
+    classes[2, 3] = target
+    with pytest.raises(ValueError, match=f"target: expected classes {words}"):
+        minilstm.fit(minilstm.Linear(1, 3), np.ones((4, 6, 1), "float32"), classes, epochs=1,
+                     loss=minilstm.softmax_cross_entropy, class_weights=np.ones(3, "float32"))
 
 
 @pytest.mark.parametrize("n", [2, 4])

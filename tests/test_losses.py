@@ -167,7 +167,7 @@ def test_no_sequence_at_all_is_zero(rng, name, reduction):
 def test_weights_where_masked_are_not_read(rng, name, reduction):
     y, target, mask, weights = a_batch(rng, name, (3, 4))
     found = [loss_function(name)(y, target, mask, reduction=reduction, weights=np.where(mask, weights, rubbish))
-             for rubbish in (0, np.nan, -1)]
+             for rubbish in (0, np.nan, np.inf, -1)]
     assert all(value == found[0][0] and same_bits(dy, found[0][1]) for value, dy in found)
 
 

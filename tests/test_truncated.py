@@ -96,6 +96,7 @@ def test_what_is_computed_again_needs_the_weights_that_it_was_computed_with():
             truncated_bptt(model, x, target, k1=k1, k2=5, optimizer=minilstm.SGD(0.1))
         assert all(same_bits(p, before[name]) for name, p in model.state_dict().items())
     truncated_bptt(model, x, target, k1=3, k2=5)
+    truncated_bptt(model, x[:, :3], target[:, :3], k1=5, k2=8, optimizer=minilstm.SGD(1e-9))      # one chunk
     truncated_bptt(model, x[:, :10], target[:, :10], k1=5, k2=5, optimizer=minilstm.SGD(0.1))
     assert not same_bits(model.state_dict()["0.0.weight_ih_l0"], before["0.0.weight_ih_l0"])
 

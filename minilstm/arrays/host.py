@@ -118,7 +118,9 @@ def everywhere(shape):
 
 def take(array, rows):
     """array[rows] along the first axis."""
-    return array.take(rows, axis=0)
+    if array.flags.c_contiguous:
+        return array.take(rows, axis=0)         # the faster way, but it would first copy all of another array
+    return array[rows]
 
 
 def side_by_side(arrays):

@@ -102,8 +102,8 @@ class Checkpointed(Layer):
             mask = None if mask is None else mask.copy()
         T = x.shape[1]
         y, begins, segments = None, [], self._segments(T)
-        options = [{} if draw is None else {"training": True, "draw": draw, "part": (*part, k)}
-                   for k in range(len(segments))]
+        draws = draw is not None and self.layer.takes_training
+        options = [{"training": True, "draw": draw, "part": (*part, k)} if draws else {} for k in range(len(segments))]
         for steps, drawing in zip(segments, options):
             begins += [state] if keeps else []
             (piece, state), _ = self.layer.forward_from(x[:, steps], state, part_of(mask, steps), cache=False,

@@ -14,7 +14,8 @@ training is a draw with a number, so that any call can be repeated.  They are dr
 GPU gets copies, and the same numbers as any other.
 
 Where a sequence is read in segments (``Layer.forward_from``) each is a part of the draw: dropout and zoneout draw other
-numbers in each part, while the units that recurrent dropout drops are the same in all of them.
+numbers in each part, while the units that recurrent dropout drops are the same in all of them.  For that they are drawn
+for all rows of the batch, those without a real step too.
 """
 import numpy as np
 

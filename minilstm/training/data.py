@@ -56,10 +56,12 @@ def _weights(weights, class_weights, target, counts, model):
     if target.dtype.kind not in "iu":
         raise ValueError(f"class_weights: expected None, since the target is no class, got {describe(class_weights)}")
     classes = np.where(counts, target, 0)
-    F = getattr(model, "output_size", None) or (len(class_weights) if np.ndim(class_weights) == 1 else 0)
-    if np.shape(class_weights) != (F,) or not 0 <= classes.min() <= classes.max() < F:
-        raise ValueError(f"class_weights: expected one for each class, from 0 to {max(F - 1, classes.max())}, got "
+    F = getattr(model, "output_size", None) or max(int(classes.max()) + 1, np.size(class_weights))
+    if np.shape(class_weights) != (F,):
+        raise ValueError(f"class_weights: expected one for each class, from 0 to {F - 1}, got "
                          f"{describe(class_weights)}")
+    if not 0 <= classes.min() <= classes.max() < F:
+        raise ValueError(f"target: expected classes from 0 to {F - 1}, got {classes.min()} to {classes.max()}")
     of_classes = check_weights(class_weights, (F,), model.dtype, name="class_weights")[classes]
     return of_classes if weights is None else weights * of_classes
 
@@ -90,19 +92,20 @@ def _check_arrays(model, data):
             continue
         if not isinstance(array, known) or is_mask and array.dtype != bool:
             raise TypeError(f"{name}: expected {kinds}{' of bool' * is_mask}, got {describe(array)}"
-                            f"{'; ' + cure_of_mask(array) if is_mask else ''}")
+                            f"{'; ' + cure_of_mask(array, model.pools) if is_mask else ''}")
         if name == "target" and array.dtype.kind not in "fiub":
             raise TypeError(f"target: expected numbers, or integers for classes, got {describe(array)}; "
                             "np.unique(target, return_inverse=True)[1] numbers the classes")
-        if name in ("x", "target") and array.dtype.kind == "f" and array.dtype != model.dtype:
-            raise TypeError(f"{name}: expected {model.dtype}, as the model computes, got {describe(array)}; nothing is "
-                            f"cast silently: {name}.astype('{model.dtype}')")
         axes = _axes(model, name, array)
         alike = len([axis for axis in axes if axis in _axes(model, leader, arrays[leader]) and axis != "..."])
         if (array.ndim != len(axes) or array.shape[:alike] != arrays[leader].shape[:alike] or len(array) == 0):
             raise ValueError(f"{name}: expected {len(axes)} {'axes' if len(axes) > 1 else 'axis'}, ({','.join(axes)}), "
                              f"with N > 0, and {' and '.join(axes[:alike])} as in {leader}, got {describe(array)}"
                              f"{_cure_of_target(array, len(axes), model) if name == 'target' else ''}")
+    for name in [name for name in ("x", "target") if name in arrays]:
+        if arrays[name].dtype.kind == "f" and arrays[name].dtype != model.dtype:
+            raise TypeError(f"{name}: expected {model.dtype}, as the model computes, got {describe(arrays[name])}; "
+                            f"nothing is cast silently: {name}.astype('{model.dtype}')")
     for name, array in data.inputs.items():
         if not isinstance(array, known) or array.shape[:1] != data.target.shape[:1]:
             error = ValueError if isinstance(array, known) else TypeError
@@ -119,10 +122,14 @@ def _axes(model, name, array):
 def _cure_of_target(target, axes, model):
     kind, cures = target.dtype.kind, []
     if not model.pools and target.ndim == (1 if kind in "iu" else 2):
-        cures.append("one target a sequence is for a model that has a layer that pools, such as Pooling('last')")
+        cures.append("one target a sequence is for a model that has a layer that pools, such as Pooling('last'), or "
+                     "says pools = True")
     if kind in "iu" and target.ndim == axes + 1:
-        cures.append("classes have no axis of their own: target[..., 0]; numbers that are no classes have the model's "
-                     "dtype: target.astype('float32')")
+        one = target.shape[-1] == 1
+        cures.append("classes have no axis of their own: target" + ("[..., 0]" if one else ".argmax(axis=-1)"))
+        cures.append(f"numbers that are no classes have the model's dtype: target.astype('{model.dtype}')")
+    if kind in "iu" and model.pools and target.ndim == 2:
+        cures.append("a model that pools has one target a sequence")
     if kind not in "iu" and target.ndim == axes - 1:
         cures.append("target[..., None] gives numbers an axis of one feature, and classes are integers: "
                      "target.astype(int)")
@@ -139,9 +146,10 @@ def blamed(data, rows):
     for name, array in data.inputs.items():
         real = data.mask[rows] if data.mask is not None and array.shape[:2] == data.mask.shape else None
         if array.dtype.kind == "f" and (found := _first_not_finite(array, rows, real)):
-            return f"; {name}{found}: fill what is missing (minilstm.sequences), or read it by a GRUD"
+            return (f"; {name}{found}: fill what is missing (minilstm.sequences), unless a GRUD reads it; "
+                    "minilstm.find_nonfinite says where it began")
     classes = ""
-    if data.target.dtype.kind in "iu":
+    if data.target.dtype.kind in "iu" and counts.any():
         of_rows = data.target[rows][counts]
         classes = f"; the classes in target are {of_rows.min()} to {of_rows.max()}"
     return classes + "; minilstm.find_nonfinite says where it began; a smaller rate or clip_norm may keep it away"

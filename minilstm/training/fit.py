@@ -87,7 +87,7 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
     epochs, batch_size, accumulate = (positive(name, value) for name, value in (
         ("epochs", epochs), ("batch_size", batch_size), ("accumulate", accumulate)))
     one_of("reduction", reduction, REDUCTIONS)
-    clip_norm, clip_value = (None if limit is None else positive_number(name, limit) for name, limit in (
+    clip_norm, clip_value = (None if limit in (None, math.inf) else positive_number(name, limit) for name, limit in (
         ("clip_norm", clip_norm), ("clip_value", clip_value)))
     seed, patience = natural("seed", seed), None if patience is None else positive("patience", patience)
     flag("progress", progress)
@@ -103,7 +103,8 @@ def fit(model, x, target, mask=None, *, epochs, batch_size=32, loss=mean_squared
         settings = plan.settings() | {"seed": seed, "optimizer": repr(optimizer), "schedule": repr(schedule),
                                       "patience": patience} | identity(model, data, validation_data)
         saver = Saver(run, Checkpoint(checkpoint, settings), checkpoint_steps)
-    elif checkpoint_steps is not None:
+    del validation_data                                 # on a GPU a copy, which evaluate makes for itself
+    if checkpoint is None and checkpoint_steps is not None:
         raise ValueError(f"checkpoint_steps: expected None without a checkpoint, got {checkpoint_steps!r}")
     try:
         if saver:
@@ -223,7 +224,7 @@ def _forward(model, batch, **options):
     if model.takes_mask:
         options["mask"] = batch.mask
     elif batch.mask is not None and "x" in inputs and not model.takes_categories:
-        inputs = inputs | {"x": model.arrays.select(inputs["x"], batch.mask)}       # nothing masked is read
+        inputs = inputs | {"x": model.arrays.select(inputs["x"], batch.mask)}       # nothing masked of x is read
     out, cache = model.forward(**inputs, **options)
     return first(out), cache
 

@@ -58,9 +58,11 @@ def _share(mask, weights, reduction, F):
     if not total:
         return 0.0
     per_number = 1.0 if reduction == "sum" else 1 / (total * F)
-    if reduction != "sequences":
-        return per_number if weights is None else weights[..., None].astype(np.float64) * per_number
+    if weights is None and reduction != "sequences":
+        return per_number
     counted = np.where(mask, 1.0 if weights is None else weights, 0.0)
+    if reduction != "sequences":
+        return (counted * per_number)[..., None]
     of_rows = _of_rows(counted).reshape(-1, *(1,) * (mask.ndim - 1))
     return (np.divide(counted, of_rows, where=of_rows > 0, out=np.zeros_like(counted)) * per_number)[..., None]
 

@@ -84,7 +84,7 @@ class Run:
 
     def room(self):
         """Bytes of ``arrays`` once all of them are there: after the first step, and with the best weights."""
-        weights = sum(array.nbytes for array in self.model.state_dict().values())
+        weights = sum(g.size * g.dtype.itemsize for _, layer in self.model.walk() for g in layer.grads.values())
         return weights * (2 + len(self.optimizer.slots))
 
     def load(self, numbers, arrays):
@@ -108,6 +108,7 @@ def identity(model, data, validation):
     data, validation: Data; None without validation data"""
     found = {"model": repr(model)}
     for prefix, layer in model.walk():
+        found[f"model, {prefix}".rstrip(", ")] = repr(layer)
         found |= {f"model, {prefix}{name}": f"{g.dtype} {g.shape}" for name, g in layer.grads.items()}
         if layer.takes_training and hasattr(layer, "noise"):
             found[f"model, seed of noise {prefix}".rstrip()] = str(layer.noise.seed)
@@ -116,9 +117,9 @@ def identity(model, data, validation):
 
 def _digests(data):
     """dict name -> a text for each array, which is another one for other numbers."""
-    found = {}
-    data.each(lambda name, array: found.setdefault(name, _digest(np.asarray(array))))
-    return found
+    arrays = {"x" if name == "x" else f"x[{name!r}]": array for name, array in data.inputs.items()}
+    arrays |= {"target": data.target, "mask": data.mask, "what counts": data.counts, "weights": data.weights}
+    return {name: _digest(np.asarray(array)) for name, array in arrays.items() if array is not None}
 
 
 def _digest(array):

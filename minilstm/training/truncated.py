@@ -51,8 +51,8 @@ def truncated_bptt(model, x, target, mask=None, *, k1, k2, loss=mean_squared_err
                  and layers that look at one step alone; on the host
     x, target, mask, loss_mask      as for ``fit``, of one batch of B sequences: (B,T,D), (B,T,F), (B,T)
     k1, k2       steps, k1 <= k2.  The last chunk is shorter where k1 does not divide T.  With an optimizer, a
-                 model with ``Checkpointed`` in it needs k1 = k2, and a T that k1 divides: else a chunk goes back into
-                 the one before, which is to be computed again by weights that have moved since
+                 model with ``Checkpointed`` in it needs k1 = k2, and a T that k1 divides or is not longer: else a chunk
+                 goes back into the one before, which is to be computed again by weights that have moved since
     loss         function (y, target, mask) -> (loss, dy), the mean over the steps that count
     state        that of an earlier call, to go on in the same sequences; None: the beginning.  No gradient goes back
                  beyond the first step of this call
@@ -74,14 +74,15 @@ def truncated_bptt(model, x, target, mask=None, *, k1, k2, loss=mean_squared_err
         raise TypeError(f"optimizer: expected one such as minilstm.Adam(), got {optimizer!r}")
     x = sequences_of(on_host("model", model), x, mask)
     B, T = x.shape[:2]
-    if optimizer and (k1 < k2 or T % k1) and _computes_again(model):
+    if optimizer and T > k1 and (k1 < k2 or T % k1) and _computes_again(model):
         raise ValueError("k1, k2: expected k1 = k2, and a T that k1 divides, with an optimizer and a model with "
                          f"Checkpointed in it, got {k1} and {k2}, and T={T}")
     counts = _counts(target, mask, loss_mask, B, T)
     state = model.start(B) if state is None else state
     everything = np.count_nonzero(counts)
     total, reached = 0.0, []
-    draw, number = model.counter.take() if model.takes_training else None, itertools.count()
+    counter = getattr(model, "counter", None)
+    draw, number = counter.take() if model.takes_training and counter else None, itertools.count()
     for begin, end, segments in chunks(T, k1, k2):
         reached = [segment for segment in reached if segment.begin >= end - k2]
         here = np.count_nonzero(counts[:, begin:end])
