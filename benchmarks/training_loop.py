@@ -6,7 +6,7 @@ A Sequential of an LSTM and a Linear layer, float32, an epoch of 20 batches, 1 a
 batch after the other, with nothing between them, in turn with epochs of ``fit``.  That is faster than the same passes
 within ``fit``, for nothing else has used the caches of the processor.
 
-Run:  pip install -e . && python benchmarks/training_loop.py                    (a minute or two, compiling included)
+Run:  pip install -e . && python benchmarks/training_loop.py                    (some minutes, compiling included)
       --save: keep the figures in benchmarks/results/
 """
 import argparse

@@ -56,6 +56,14 @@ def probability(name, value):
     return float(value)
 
 
+def instance(name, value, kind, example):
+    """``value``, if it is a ``kind``.  example: how one is made, for the message"""
+    if not isinstance(value, kind):
+        came = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise TypeError(f"{name}: expected one such as {example}, got {came}")
+    return value
+
+
 def one_of(name, value, choices):
     if value not in choices:
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, choices))}, got {value!r}")

@@ -50,7 +50,7 @@ def test_gradients(strategy, kind):
     sizes = ((2, 4, 3, {}), (3, 3, 3, {}), (1, 2, 2, {"bidirectional": True}))
     for D, C, H, options in sizes[:3 if kind == "LSTM" else 1]:
         net = randomised(rng, Conditioned(strategy, D, C, H, kind=kind, **options))
-        report = check_gradients(net, methods=("complex step", "projection"), max_entries=6, mask=MASK,
+        report = check_gradients(net, methods=("complex step", "projection"), max_entries=12, mask=MASK,
                                  x=rng.normal(size=(3, 5, D)), condition=random_condition(rng, strategy, 3, C))
         assert report.ok and all(row.largest > 0 for row in report.rows), report
 

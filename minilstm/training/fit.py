@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from ..arguments import describe, flag, natural, one_of, positive, positive_number
+from ..arguments import describe, flag, instance, natural, one_of, positive, positive_number
 from ..layers.layer import first
 from ..sequences import batches
 from . import clipping
@@ -314,11 +314,8 @@ class Bar:
 def _check_kinds(loss, optimizer, schedule, callbacks):
     if not callable(loss):
         raise TypeError(f"loss: expected a function, such as minilstm.mean_squared_error, got {loss!r}")
-    for name, value, kind, example in (("optimizer", optimizer, Optimizer, "minilstm.Adam()"),
-                                       ("schedule", schedule, Schedule, "minilstm.training.Cosine(steps)")):
-        if not isinstance(value, kind):
-            came = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
-            raise TypeError(f"{name}: expected one such as {example}, got {came}")
+    instance("optimizer", optimizer, Optimizer, "minilstm.Adam()")
+    instance("schedule", schedule, Schedule, "minilstm.training.Cosine(steps)")
     if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
         raise TypeError(f"callbacks: expected a list of functions, got {callbacks!r}")
 

@@ -6,7 +6,7 @@ validation data where there are some, and only ``Plateau`` listens.
 import math
 import numbers
 
-from ..arguments import natural, positive
+from ..arguments import instance, natural, positive
 
 
 class Schedule:
@@ -73,7 +73,7 @@ class WarmUp(Schedule):
     """1/steps, 2/steps ... 1, and then another schedule from its beginning.  Source: Goyal et al. 2017, section 2.2."""
 
     def __init__(self, steps, then=Constant()):
-        self.steps, self.then = positive("steps", steps), _schedule("then", then)
+        self.steps, self.then = positive("steps", steps), instance("then", then, Schedule, "Cosine(steps)")
 
     def arguments(self):
         return {"steps": self.steps, "then": self.then}
@@ -133,9 +133,3 @@ def _part(name, value):
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1:
         raise ValueError(f"{name}: expected a number from 0 to 1, got {value!r}")
     return float(value)
-
-
-def _schedule(name, value):
-    if not isinstance(value, Schedule):
-        raise TypeError(f"{name}: expected a Schedule, got {type(value).__name__}")
-    return value

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arguments import describe, positive
+from ..arguments import describe, instance, positive
 from ..layers.checkpointed import Checkpointed
 from ..layers.segments import on_host, part_of, sequences_of
 from .clipping import clip_global_norm
@@ -70,8 +70,8 @@ def truncated_bptt(model, x, target, mask=None, *, k1, k2, loss=mean_squared_err
     k1, k2 = positive("k1", k1), positive("k2", k2)
     if k1 > k2:
         raise ValueError(f"k1, k2: expected k1 <= k2, or errors would be left out, got {k1} and {k2}")
-    if optimizer is not None and not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer: expected one such as minilstm.Adam(), got {optimizer!r}")
+    if optimizer is not None:
+        instance("optimizer", optimizer, Optimizer, "minilstm.Adam()")
     x = sequences_of(on_host("model", model), x, mask)
     B, T = x.shape[:2]
     if optimizer and T > k1 and (k1 < k2 or T % k1) and _computes_again(model):
