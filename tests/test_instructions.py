@@ -59,6 +59,23 @@ def test_special_functions(name, exact):
         assert (same | (np.abs(found - expected) <= 1.2e-7 * np.abs(expected))).all(), x[~same]
 
 
+def test_a_product_that_is_rounded():
+    x = random_bits(100)
+    with np.errstate(all="ignore"):
+        assert (apply(lambda x: ptx.times(x, ptx.float_of(0x3f800001)), x) == x * (1 + np.finfo("float32").eps)).all()
+
+
+@pytest.mark.compiler
+def test_no_sum_takes_a_rounded_product_into_a_multiply_add():
+    @kernel(threads=1)
+    def add(x: F1):
+        x[0] = ptx.times(x[1], x[2]) + x[3]
+        x[4] = x[5] * x[6] + x[7]
+
+    found = compiled.report(add, (9, 0))
+    assert found.ptx.count("mul.rn.f32") == found.multiply_adds == 1
+
+
 def test_bits():
     x = random_bits(100)
     assert (apply(lambda x: ptx.float_of(ptx.bits_of(x) ^ 1), x).view(np.int32) == (x.view(np.int32) ^ 1)).all()

@@ -192,7 +192,7 @@ def query_gradient_kernel(additive, A, F, causal, aligned):
                     query = first + y + 16 * i
                     for j in range(4):
                         seen = share[i] != ZERO and sees(real, x + 8 * j, query, key + x + 8 * j)
-                        p = exp(s[i, j] * scale - top[i]) * share[i]
+                        p = exp(ptx.times(s[i, j], scale) - top[i]) * share[i]
                         ds = p * (dp[i, j] - delta[i])                                      # p = exp(s) / sum(exp(s))
                         weights[(y + 16 * i) * WEIGHTS + x + 8 * j] = ds if seen else ZERO
                 cuda.syncthreads()

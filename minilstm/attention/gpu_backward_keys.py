@@ -101,7 +101,7 @@ def key_gradient_kernel(additive, A, F, causal, aligned):
                     top, share, delta, _ = ptx.load4(facts, (x + 8 * j) * 4)
                     for i in range(4):
                         seen = share != ZERO and sees(real, x + 8 * j, query + x + 8 * j, first + y + 16 * i)
-                        p = exp(s[i, j] * scale - top) * share if seen else ZERO
+                        p = exp(ptx.times(s[i, j], scale) - top) * share if seen else ZERO
                         weights[(y + 16 * i) * WEIGHTS + x + 8 * j] = p
                         s[i, j] = p * (dp[i, j] - delta) if seen else ZERO                  # p = exp(s) / sum(exp(s))
                 load_passing_d(passing, d_context, real, start_d, v_step, column_v)

@@ -105,7 +105,7 @@ def forward_kernel(additive, A, F, causal, aligned):
                     query = first + y + 16 * i
                     top_new = top[i]
                     for j in range(4):
-                        s[i, j] *= scale
+                        s[i, j] = ptx.times(s[i, j], scale)             # the bits of the backward pass
                         seen = sees(real, x + 8 * j, query, key + x + 8 * j)
                         sighted[i] = ONE if seen else sighted[i]
                         score = s[i, j] if seen else LOWEST

@@ -22,7 +22,7 @@ except ImportError:
 F32, I32, I64, VOID = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
 FLOAT4 = types.UniTuple(types.float32, 4)
 
-TRIES = 1 << 20             # of a wait, before it gives up: some tenths of a second
+TRIES = 1 << 22             # of a wait, before it gives up: some seconds
 UNWRITTEN = -1              # the bits, as an int32, of a float that nobody has written yet: a NaN no arithmetic makes
 
 
@@ -41,9 +41,9 @@ def _shared_address(context, builder, array_type, array, index):
     return builder.ptrtoint(pointer, I32)
 
 
-def _asm(builder, returns, arguments, code, constraints, values, side_effect=True):
+def _asm(builder, returns, arguments, code, constraints, values, side_effect=True, attributes=()):
     inline = ir.InlineAsm(ir.FunctionType(returns, arguments), code, constraints, side_effect=side_effect)
-    return builder.call(inline, values)
+    return builder.call(inline, values, attrs=attributes)
 
 
 def _floats(context, builder, values):
@@ -186,6 +186,15 @@ reciprocal = _unary("reciprocal", "rcp.approx.ftz.f32 $0, $1;", "1 / x to 1 ulp.
 
 
 @intrinsic
+def times(typingctx, a, b):
+    """a * b, rounded.  What is written ``a * b + c`` may become one instruction, which does not round the product."""
+    def codegen(context, builder, signature, args):
+        return _asm(builder, F32, [F32, F32], "mul.rn.f32 $0, $1, $2;", "=f,f,f", args, side_effect=False)
+
+    return types.float32(types.float32, types.float32), codegen
+
+
+@intrinsic
 def bits_of(typingctx, x):
     """The bits of a float32, as an int32."""
     def codegen(context, builder, signature, args):
@@ -217,7 +226,8 @@ def to_tf32(typingctx, x):
 @intrinsic
 def mma_tf32(typingctx, a, b, c):
     """A (16,8) @ B (8,8) + C (16,8), by the 32 lanes of a warp together, which hold the matrices between them.  Said to
-    have side effects, so that the compiler does not move it to where the lanes may not be together.
+    have side effects and to be convergent, so that the compiler neither moves nor copies it to where the lanes may not
+    be together.
 
     With group, t = divmod(lane, 4) a lane gives and gets
         a: 4 int32, TF32 bits of A[group, t], A[group + 8, t], A[group, t + 4], A[group + 8, t + 4]
@@ -228,7 +238,7 @@ def mma_tf32(typingctx, a, b, c):
         code = ("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
                 "{$0,$1,$2,$3}, {$4,$5,$6,$7}, {$8,$9}, {$10,$11,$12,$13};")
         found = _asm(builder, ir.LiteralStructType([F32] * 4), [I32] * 6 + [F32] * 4, code,
-                     "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", operands)
+                     "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", operands, attributes=("convergent",))
         return _floats(context, builder, [builder.extract_value(found, k) for k in range(4)])
 
     return FLOAT4(types.UniTuple(types.int32, 4), types.UniTuple(types.int32, 2), FLOAT4), codegen

@@ -113,7 +113,7 @@ def make(simulator):
 
     return SimpleNamespace(
         load=load, store=store, load4=load4, store4=store4, load4_relaxed=load4_relaxed, poll4=poll4,
-        store_relaxed=store_relaxed, exp2=exp2, log2=log2, reciprocal=reciprocal,
+        store_relaxed=store_relaxed, exp2=exp2, log2=log2, reciprocal=reciprocal, times=lambda a, b: F(a) * F(b),
         bits_of=lambda x: int(F(x).view(np.int32)),
         float_of=lambda bits: np.int32(bits).view(F), to_tf32=rounded_to_tf32, mma_tf32=mma_tf32, copy4=copy4,
         copy1=copy1, copies_commit=copies_commit, copies_wait=copies_wait)

@@ -10,8 +10,9 @@ modules, the first that can take the cell and the shape:
                   chip for the whole sequence; for H a multiple of 4 up to 1024, as far as the chip has room
     gpu_steps     a launch at every step; for any shape
 
-``with using("steps"):`` asks for one of them by its name.  They add the products of h_prev and U in different orders;
-of one walk the results are the same bits whatever batch a row is in.
+``with using("steps"):`` asks for one of them by its name.  They add the products of h_prev and U in different orders,
+each in one order, so the same call gives the same bits.  In the walks "rows" and "steps" a row has the same bits in any
+batch; "blocks" chooses its order by the number of rows and of multiprocessors, and by whether TF32 is allowed.
 
     B  batch     T  time steps     D  input features      H  hidden units     S  states     G  blocks of W and U
     A  pre-activation blocks: G, or 2G (input's, then state's) for a cell that keeps them apart
