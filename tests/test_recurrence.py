@@ -237,14 +237,26 @@ def test_the_formulas_inside_the_loop_over_time_are_vector_instructions():
 
 # ------------------------------------------------------------------------------------------------- the matrix product
 
-@settings(max_examples=60, deadline=None)
+STRIDES = (
+    lambda A: A,
+    lambda A: np.asfortranarray(A),
+    lambda A: np.repeat(A, 2, axis=1)[:, ::2],                              # neither rows nor columns are neighbours
+    lambda A: np.concatenate([A, A], axis=1)[:, :A.shape[1]],               # rows lie apart
+    lambda A: np.concatenate([A, A], axis=0).T.copy().T[:A.shape[0]],       # columns do
+    lambda A: A[::-1].copy()[::-1],
+    lambda A: A[:, ::-1].copy()[:, ::-1])
+
+
+@settings(max_examples=100, deadline=None)
 @given(M=st.integers(0, 150), K=st.integers(0, 600), N=st.integers(1, 50), seed=st.integers(0, 2**32),
-       transpose_a=st.booleans(), transpose_b=st.booleans(), dtype=st.sampled_from(["float64", "float32"]))
-def test_product_is_numpys(M, K, N, seed, transpose_a, transpose_b, dtype):
+       strides_a=st.sampled_from(STRIDES), strides_b=st.sampled_from(STRIDES),
+       dtype=st.sampled_from(["float64", "float32"]))
+def test_product_is_numpys(M, K, N, seed, strides_a, strides_b, dtype):
     rng = np.random.default_rng(seed)
-    A = rng.normal(size=(K, M)).astype(dtype).T if transpose_a else rng.normal(size=(M, K)).astype(dtype)
-    B = rng.normal(size=(N, K)).astype(dtype).T if transpose_b else rng.normal(size=(K, N)).astype(dtype)
+    A = strides_a(rng.normal(size=(M, K)).astype(dtype))
+    B = strides_b(rng.normal(size=(K, N)).astype(dtype))
     bias = rng.normal(size=N).astype(dtype)
+    B.flags.writeable = bias.flags.writeable = False
     found = matmul_cpu.product(A, B, bias)
     assert found.dtype == dtype
     assert_close(found, A.astype("float64") @ B + bias, f"same formulas, {dtype}")
@@ -254,3 +266,22 @@ def test_product_is_numpys(M, K, N, seed, transpose_a, transpose_b, dtype):
     if M:
         row = int(rng.integers(M))
         assert same_bits(matmul_cpu.product(np.ascontiguousarray(A[row:row + 1]), B, bias)[0], found[row])
+    assert len(matmul_cpu.product_rows(A.dtype).signatures) == 1, "compiled once, whatever the strides"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_packed_rows_become_columns(dtype):
+    """In turn, which whole squares of them take as vectors; in any order; with columns of zeros among them."""
+    rng = np.random.default_rng()
+    lanes = matmul_cpu.lanes_of(dtype)
+    for K in (1, 7, 8, 21, 40):
+        for strides in STRIDES:
+            B = strides(rng.normal(size=(3 * lanes, K)).astype(dtype))
+            order = np.concatenate([np.arange(lanes, 2 * lanes), rng.permutation(3 * lanes)[:lanes], np.arange(lanes)])
+            order[[lanes + 2, -1]] = -1
+            columns = np.where(order[:, None] >= 0, B[order], 0).T
+            found = matmul_cpu.pack_rows(B, order)
+            assert same_bits(found.transpose(1, 0, 2).reshape(K, 3 * lanes), np.ascontiguousarray(columns))
+            for N in (3 * lanes, 2 * lanes + 1):
+                packed = matmul_cpu.pack(B.T[:, :N]).transpose(1, 0, 2).reshape(K, 3 * lanes)
+                assert same_bits(packed[:, :N], np.ascontiguousarray(B.T[:, :N])) and not packed[:, N:].any()

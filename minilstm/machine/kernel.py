@@ -6,6 +6,7 @@ after a hash of every source file of the package and of the versions that compil
 empty folder, and the next run compiles again.  Kernels with formulas from outside the package are not cached at all.
 """
 import contextlib
+import functools
 import hashlib
 import inspect
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 import llvmlite
 import numba
 import numpy as np
+from numba import types
 
 from .locks import ForkSafeLock
 
@@ -105,6 +107,44 @@ def kernel(function, cached=True, any_order=False):
             return numba.njit(cache=True, **settings)(function)
         finally:
             numba.config.CACHE_DIR = previous
+
+
+def Read(ndim):
+    """An array with any strides, which is only read."""
+    return lambda scalar: types.Array(scalar, ndim, "A", readonly=True, aligned=False)
+
+
+def Written(ndim):
+    """A contiguous array."""
+    return lambda scalar: types.Array(scalar, ndim, "C")
+
+
+def Integer(scalar):
+    return types.int64
+
+
+def Places(scalar):
+    """A contiguous array of integers, which is only read."""
+    return types.Array(types.int64, 1, "C", readonly=True)
+
+
+def kernel_for(*kinds):
+    """A decorator for functions of arguments of these kinds: dtype -> the kernel for arrays of that dtype.
+
+    It is compiled once.  Left to itself, Numba would compile it again for each layout of each array, and for read-only
+    arrays once more."""
+    def decorate(function):
+        @functools.cache
+        def kernel_of(dtype):
+            compiled = kernel(function)
+            scalar = numba.from_dtype(dtype)
+            compiled.compile(tuple(kind(scalar) for kind in kinds))
+            compiled.disable_compile()
+            return compiled
+
+        return kernel_of
+
+    return decorate
 
 
 def is_ours(function):

@@ -16,9 +16,9 @@ import numpy as np
 from numba.extending import register_jitable
 
 from ..machine.buffers import empty
-from ..machine.kernel import kernel
+from ..machine.kernel import Integer, Places, Read, Written, kernel_for
 from ..machine.threads import spread, threads_for
-from .micro_kernel import LINE_BYTES, ROWS, block_copy, block_product
+from .micro_kernel import LINE_BYTES, ROWS, block_copy, block_product, block_transpose
 
 DEPTH = 512                 # of a stretch of k: 512 lines of a panel are 32 KiB
 CHUNK = 128                 # rows of A that one pass multiplies with a panel
@@ -33,6 +33,7 @@ wide_block_of_four = block_product(4, PANELS)
 wide_block_of_two = block_product(2, PANELS)
 wide_block_of_one = block_product(1, PANELS)
 copy_block = block_copy(ROWS)
+transpose_block = block_transpose(ROWS)
 
 
 def lanes_of(dtype):
@@ -148,49 +149,69 @@ def add_one_row(A, a, a_k, panels, first, depth, C, row):
 @register_jitable
 def _pack_columns(B, first_k, depth, panels, panel):
     """panels[panel,k,lane] = B[first_k+k, panel*lanes+lane]; columns beyond the last are zero."""
+    lanes, first, place = panels.shape[2], panel * panels.shape[2], panel * panels.shape[1] * panels.shape[2]
+    b_row, b_column = B.strides[0] // B.itemsize, B.strides[1] // B.itemsize
+    columns, done = min(lanes, B.shape[1] - first), 0
+    if columns == lanes and b_column == 1:
+        done = depth
+        for k in range(depth):
+            for lane in range(0, lanes, ROWS):
+                copy_block(B, (first_k + k) * b_row + first + lane, panels, place + k * lanes + lane)
+    elif columns == lanes and b_row == 1:
+        done = depth - depth % ROWS
+        _turn(B, first_k + first * b_column, b_column, done, panels, place)
+    for k in range(done, depth):
+        for lane in range(lanes):
+            panels[panel, k, lane] = B[first_k + k, first + lane] if lane < columns else 0
+
+
+@register_jitable
+def _turn(B, b, b_step, depth, panels, place):
+    """The rows of B from b on, which lie b_step apart, become the columns of a panel, flat from ``place`` on."""
     lanes = panels.shape[2]
-    columns = B[first_k:first_k + depth, panel * lanes:(panel + 1) * lanes]
-    target = panels[panel]
-    for k in range(depth):
-        for lane in range(columns.shape[1]):
-            target[k, lane] = columns[k, lane]
-        for lane in range(columns.shape[1], lanes):
-            target[k, lane] = 0
+    for k in range(0, depth, ROWS):
+        for lane in range(0, lanes, ROWS):
+            transpose_block(B, b + lane * b_step + k, b_step, panels, place + k * lanes + lane, lanes)
 
 
-@kernel
-def _pack_panels(B, panels, start, stop):
+@kernel_for(Read(2), Written(3), Integer, Integer)
+def pack_panels(B, panels, start, stop):
     for p in range(start, stop):
         _pack_columns(B, 0, B.shape[0], panels, p)
 
 
-@kernel
-def _pack_rows_as_columns(B, order, panels, start, stop):
-    """panels[p,k,lane] = B[order[p*lanes+lane], k], zero where that is -1; one cache line of a row after the other."""
+@kernel_for(Read(2), Places, Written(3), Integer, Integer)
+def pack_rows_as_columns(B, order, panels, start, stop):
+    """panels[p,k,lane] = B[order[p*lanes+lane], k], zero where that is -1."""
     K, lanes = panels.shape[1:]
+    b_row = B.strides[0] // B.itemsize
     for p in range(start, stop):
-        for first_k in range(0, K, lanes):
-            depth = min(lanes, K - first_k)
+        rows = order[p * lanes:(p + 1) * lanes]
+        in_turn = rows[0] >= 0 and B.strides[1] == B.itemsize
+        for lane in range(1, lanes):
+            in_turn &= rows[lane] == rows[0] + lane
+        done = K - K % ROWS if in_turn else 0
+        _turn(B, rows[0] * b_row, b_row, done, panels, p * K * lanes)
+        for first_k in range(done, K, lanes):               # one cache line of a row after the other
             for lane in range(lanes):
-                row = order[p * lanes + lane]
-                for k in range(first_k, first_k + depth):
-                    panels[p, k, lane] = B[row, k] if row >= 0 else 0
+                for k in range(first_k, min(first_k + lanes, K)):
+                    panels[p, k, lane] = B[rows[lane], k] if rows[lane] >= 0 else 0
 
 
 def pack(B):
     """B (K,N) -> panels (P,K,lanes); columns beyond N are zero."""
     K, N = B.shape
     lanes = lanes_of(B.dtype)
-    panels = empty((-(-N // lanes), K, lanes), B.dtype)
-    _in_parts(lambda start, stop: _pack_panels(B, panels, start, stop), len(panels), 4 * K * N)
+    panels, packer = empty((-(-N // lanes), K, lanes), B.dtype), pack_panels(B.dtype)
+    _in_parts(lambda start, stop: packer(B, panels, start, stop), len(panels), 4 * K * N)
     return panels
 
 
 def pack_rows(B, order):
     """B (N,K), order: which row of B becomes which column, -1 for none, whole panels -> panels (P,K,lanes)."""
     lanes = lanes_of(B.dtype)
-    panels = empty((len(order) // lanes, B.shape[1], lanes), B.dtype)
-    _in_parts(lambda start, stop: _pack_rows_as_columns(B, order, panels, start, stop), len(panels), 4 * B.size)
+    panels, packer = empty((len(order) // lanes, B.shape[1], lanes), B.dtype), pack_rows_as_columns(B.dtype)
+    _in_parts(lambda start, stop: packer(B, order, panels, start, stop), len(panels), 4 * B.size)
     return panels
 
 
@@ -199,14 +220,14 @@ def no_panels(dtype):
     return np.empty((0, 0, lanes_of(dtype)), dtype)
 
 
-@kernel
-def _product_rows(A, B, bias, C, start, stop, panels, packed):
-    """Rows start to stop of C = A @ B + bias, or of C += A @ B if bias is empty.  C contiguous.  panels, packed: room
-    for a stretch of B, and for a stretch of some rows of A; none for the latter if its rows are contiguous."""
+@kernel_for(Read(2), Read(2), Read(1), Written(2), Integer, Integer, Written(3), Written(2))
+def product_rows(A, B, bias, C, start, stop, panels, packed):
+    """Rows start to stop of C = A @ B + bias, or of C += A @ B if bias is empty.  panels, packed: room for a stretch of
+    B, and for a stretch of some rows of A; none for the latter if its rows are contiguous."""
     K, N = B.shape
     lanes = panels.shape[2]
     a_row, c_row = A.strides[0] // A.itemsize, C.shape[1]
-    row_is_contiguous = len(packed) == 0
+    row_is_contiguous, room = len(packed) == 0, panels.shape[1] + APART
     edge = np.zeros((CHUNK, lanes), A.dtype)
     for row in range(start, stop):
         for n in range(len(bias)):
@@ -217,8 +238,11 @@ def _product_rows(A, B, bias, C, start, stop, panels, packed):
             _pack_columns(B, first_k, depth, panels, p)
         for first_row in range(start, stop, CHUNK):
             rows = min(CHUNK, stop - first_row)
-            if not row_is_contiguous:
-                _pack_rows(A, first_row, rows, first_k, depth, packed)
+            if row_is_contiguous:
+                rows_of_A, a, a_block, a_step, a_k = A, first_row * a_row + first_k, ROWS * a_row, a_row, 1
+            else:
+                _pack_rows(A, first_row, rows, first_k, depth, packed, room)
+                rows_of_A, a, a_block, a_step, a_k = packed, 0, ROWS * room, 1, ROWS
             for p in range(panels.shape[0]):
                 whole = (p + 1) * lanes <= N
                 target, c, stride = (C, first_row * c_row + p * lanes, c_row) if whole else (edge, 0, lanes)
@@ -226,14 +250,8 @@ def _product_rows(A, B, bias, C, start, stop, panels, packed):
                     for r in range(rows):
                         for n in range(p * lanes, N):
                             edge[r, n - p * lanes] = C[first_row + r, n]
-                panel = p * panels.shape[1] * lanes
-                if row_is_contiguous:
-                    a = first_row * a_row + first_k
-                    _multiply_rows(A, a, ROWS * a_row, a_row, 1, rows, panels, panel, depth, target, c, stride,
-                                   target, c, stride)
-                else:
-                    _multiply_rows(packed, 0, packed.shape[1] * ROWS, 1, ROWS, rows, panels, panel, depth,
-                                   target, c, stride, target, c, stride)
+                _multiply_rows(rows_of_A, a, a_block, a_step, a_k, rows, panels, p * panels.shape[1] * lanes, depth,
+                               target, c, stride, target, c, stride)
                 if not whole:
                     for r in range(rows):
                         for n in range(p * lanes, N):
@@ -241,17 +259,16 @@ def _product_rows(A, B, bias, C, start, stop, panels, packed):
 
 
 @register_jitable
-def _pack_rows(A, first_row, rows, first_k, depth, packed):
-    """packed[r//ROWS, k, r%ROWS] = A[first_row+r, first_k+k], a piece of a column at a time: there its numbers are
-    neighbours."""
+def _pack_rows(A, first_row, rows, first_k, depth, packed, room):
+    """packed[r//ROWS * room + k, r%ROWS] = A[first_row+r, first_k+k], a piece of a column at a time: there its numbers
+    are neighbours."""
     a_k, whole = A.strides[1] // A.itemsize, rows // ROWS
-    depth_of_packed = packed.shape[1]
     for k in range(depth):
         a = (first_k + k) * a_k + first_row
         for block in range(whole):
-            copy_block(A, a + block * ROWS, packed, (block * depth_of_packed + k) * ROWS)
+            copy_block(A, a + block * ROWS, packed, (block * room + k) * ROWS)
         for r in range(whole * ROWS, rows):
-            packed[whole, k, r - whole * ROWS] = A[first_row + r, first_k + k]
+            packed[whole * room + k, r - whole * ROWS] = A[first_row + r, first_k + k]
 
 
 def product(A, B, bias=None):
@@ -270,13 +287,16 @@ def add_product(C, A, B):
 
 def _fill(C, A, B, bias):
     K, N = B.shape
+    if A.itemsize not in A.strides:                         # neither rows nor columns of A are neighbours
+        A = np.ascontiguousarray(A)
     lanes, stretch = lanes_of(B.dtype), min(K, DEPTH)
-    chunks = 0 if A.strides[1] == A.itemsize else CHUNK // ROWS
+    blocks = 0 if A.strides[1] == A.itemsize else CHUNK // ROWS
+    rows = product_rows(A.dtype)
 
     def part(start, stop):
         panels = empty((-(-N // lanes), stretch, lanes), B.dtype)
-        packed = empty((chunks, stretch + APART, ROWS), B.dtype)
-        _product_rows(A, B, bias, C, start, stop, panels, packed)
+        packed = empty((blocks * (stretch + APART), ROWS), B.dtype)
+        rows(A, B, bias, C, start, stop, panels, packed)
 
     _in_parts(part, len(A), A.size * N)
 

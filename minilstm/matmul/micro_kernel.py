@@ -127,6 +127,46 @@ def block_copy(count):
     return copy
 
 
+def block_transpose(count):
+    """An intrinsic f(source, s_start, s_step, target, t_start, t_step) for a square of so many numbers each way:
+    target[t_start + k * t_step + j] = source[s_start + j * s_step + k].
+
+    The rows are vectors.  Blocks beside the diagonal change places, first those of half the width, then of a quarter
+    inside each, down to single numbers."""
+    @intrinsic
+    def transpose(typingctx, source, s_start, s_step, target, t_start, t_step):
+        def codegen(context, builder, signature, args):
+            item_bytes = source.dtype.bitwidth // 8
+            vector = ir.VectorType(context.get_data_type(source.dtype), count).as_pointer()
+
+            def pointers(kind, array, start, step):
+                data = context.make_array(kind)(context, builder, array).data
+                return [builder.bitcast(builder.gep(data, [builder.add(start, builder.mul(step, I64(n)))]), vector)
+                        for n in range(count)]
+
+            def picked(one, other, places):
+                return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(I32, count), places))
+
+            rows = [builder.load(pointer, align=item_bytes) for pointer in pointers(source, *args[:3])]
+            width = count // 2
+            while width:
+                for j in range(count):
+                    if not j & width:
+                        upper, lower = rows[j], rows[j + width]
+                        rows[j] = picked(upper, lower, [count + k - width if k & width else k for k in range(count)])
+                        rows[j + width] = picked(
+                            upper, lower, [count + k if k & width else k + width for k in range(count)])
+                width //= 2
+            for row, pointer in zip(rows, pointers(target, *args[3:])):
+                builder.store(row, pointer, align=item_bytes)
+            return context.get_dummy_value()
+
+        index = types.int64
+        return types.void(source, index, index, target, index, index), codegen
+
+    return transpose
+
+
 def prefetch(builder, pointer):
     """Ask for a cache line that will be read soon."""
     byte = ir.IntType(8).as_pointer()
