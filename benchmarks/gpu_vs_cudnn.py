@@ -37,7 +37,7 @@ from pathlib import Path
 from gpu import tables
 from gpu.parts import NO_GPU, chosen, in_this_process, run_parts
 from gpu.processes import end_on_signals
-from gpu.record import write
+from gpu.record import in_words, write
 from measure import save
 
 NAME, WORST = "gpu_vs_cudnn", 15
@@ -92,6 +92,13 @@ def compare(parts, out=None, until=float("inf"), simulated=False):
 
 def report(parts):
     """Everything to read: how the parts went, what stays below its goal, the tables."""
+    try:
+        return _report(parts)
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        return f"no tables, for {in_words(error)}; the figures are in {NAME}.json"      # and the rest is to be measured
+
+
+def _report(parts):
     lines = [", ".join(f"{name} {part['result']} {part['seconds'] or 0:.0f} s" for name, part in parts.items())]
     lines += [f"{name}: {error}" for name, part in parts.items() for error in part["errors"]]
     below = tables.missed(parts)

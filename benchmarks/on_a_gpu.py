@@ -1,7 +1,7 @@
 """Everything that a GPU can tell about this code, in one command of less than ten minutes.
 
     smoke        small kernels, one for each thing that a GPU and its compiler have to be able to do
-    tests        pytest -m gpu, file by file
+    tests        pytest -m gpu, file by file, what is marked long at the end and as far as time allows
     sanitizers   memcheck and racecheck of compute-sanitizer over small runs of everything, beside the tests
     benchmarks   gpu_vs_cudnn.py, the weightiest parts first
 
@@ -33,6 +33,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,12 +44,17 @@ from gpu.record import write
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = ("smoke", "tests", "sanitizers", "benchmarks")
 NEEDED = ("numpy", "numba", "numba_cuda", "matplotlib", "tqdm", "safetensors")
-INSTALL = "pip install 'numba-cuda[cu13]==0.30.4' 'cuda-toolkit==13.0.*' numba matplotlib tqdm safetensors"
+INSTALL = ("pip install 'numba-cuda[cu13]==0.30.4' 'cuda-toolkit==13.0.*' 'cuda-core==1.*' numba matplotlib tqdm "
+           "safetensors")
+COMPILER = ("numba", "numba-cuda", "cuda-core", "cuda-bindings")
 NOT_INSTALLED = 2                           # exit status
 CHECKS = ("launch", "wide_loads", "special_functions", "shuffles", "blocks_that_wait", "big_shared_memory",
           "tensor_cores", "asynchronous_copies", "waiting_in_vain")
 SECONDS = {"smoke": 45, "tests": 120, "sanitizers": 150}    # of one process at most
 UNTIL = {"smoke": 60, "tests": 200}                         # seconds from the start that a stage may last
+SHARES = {"test_attention_gpu": 4, "test_recurrence_gpu": 4, "test_recurrence_blocks": 4, "test_matmul_gpu": 2}
+#                                                           files that processes share, since they compile for minutes
+LONG = "(long)"                                             # ends the name of a process with long tests
 LONGEST = 10_000                                            # letters of the summary
 TOLD = 12                                                   # lines of one stage in it
 
@@ -108,6 +114,7 @@ def check(name, simulated):
             print(reason)
             return NO_GPU
         if name == "device":
+            print(", ".join(f"{package} {version(package)}" for package in COMPILER))
             print(f"{here.name}, compute capability {here.compute_capability}, {here.multiprocessors} multiprocessors")
             return 0
         if name == "watched":
@@ -148,8 +155,7 @@ def tests_and_sanitizers(run, wanted):
             lines["sanitizers"] = ["compute-sanitizer is not installed: nothing was watched"], True
     if "tests" in wanted:
         if importlib.util.find_spec("pytest"):
-            jobs["tests"] = [Job(path.name, pytest(path), SECONDS["tests"], run.scratch / f"{path.name}.log")
-                             for path in test_files()]
+            jobs["tests"] = test_jobs(run)
         else:
             lines["tests"] = ["pytest is not installed: no tests were run"], True
 
@@ -158,7 +164,7 @@ def tests_and_sanitizers(run, wanted):
             write(run.out / f"{stage}.txt", told(some, outcomes))
 
     outcomes = run_all([job for some in jobs.values() for job in some], run.until("tests"),
-                       side_by_side(8), environment(), keep)
+                       side_by_side(14, cores_each=1), environment(), keep)
     if "sanitizers" in jobs:
         lines["sanitizers"] = watched(jobs["sanitizers"], outcomes)
     if "tests" in jobs:
@@ -166,11 +172,25 @@ def tests_and_sanitizers(run, wanted):
     return lines
 
 
-def pytest(path):
+def test_jobs(run):
+    """First those that are not marked long; what is shared is begun first."""
+    jobs = []
+    for marks in ("gpu and not long", "gpu and long"):
+        for path in sorted(test_files(), key=lambda path: -SHARES.get(path.stem, 1)):
+            shares = SHARES.get(path.stem, 1)
+            for k in range(shares):
+                name = " ".join([path.name, *([f"{k + 1}/{shares}"] if shares > 1 else []),
+                                 *([LONG] if marks == "gpu and long" else [])])
+                jobs.append(Job(name, pytest(path, marks, f"{k}/{shares}"), SECONDS["tests"],
+                                run.scratch / f"{name.replace('/', ' of ')}.log"))
+    return jobs
+
+
+def pytest(path, marks, share):
     """A line for each test, so that a process that is ended has said what it did; without the options of setup.cfg,
     which need pytest-xdist."""
-    return [sys.executable, "-m", "pytest", "-o", "addopts=", "-m", "gpu", "-v", "-rfEs", "--tb=short", "-p",
-            "no:cacheprovider", str(path)]
+    return [sys.executable, "-m", "pytest", "-o", "addopts=", "-m", marks, "-v", "-rfEs", "--tb=short", "-p",
+            "no:cacheprovider", "--share", share, str(path)]
 
 
 def test_files():
@@ -180,18 +200,21 @@ def test_files():
 
 
 def tested(jobs, outcomes):
-    """Counts of all files, then what failed."""
-    counts, bad = Counter(), []
+    """Counts of all files, then what failed, then how many of the long ones found no time."""
+    counts, bad, late = Counter(), [], 0
     for job in jobs:
         text, outcome = job.log.read_text(errors="replace") if job.log.exists() else "", outcomes[job.name]
         here = Counter(re.findall(r"^\S+::.* (PASSED|FAILED|ERROR|SKIPPED)\b", text, re.MULTILINE))
         counts += here
-        if outcome.status not in (0, 5):                                        # 5: no tests were chosen
+        if job.name.endswith(LONG) and outcome.status is None:
+            late += 1
+        elif outcome.status not in (0, 5):                                      # 5: no tests were chosen
             how = f"{outcome.word}, {outcome.seconds:.0f} s"
             bad.append(f"{job.name}: {how}: {in_words(here)}. {last_words(job.log, 1)}")
             bad += [f"    {line[:180]}" for line in re.findall(r"^(?:FAILED|ERROR) .*", text, re.MULTILINE)[:4]]
-    said = in_words(counts)
-    return [f"pytest -m gpu over {len(jobs)} files: {said}", *bad], not bad
+    files, said = len({job.name.split()[0] for job in jobs}), in_words(counts)
+    unfinished = [f"{late} processes with long tests had no time, or not enough"] if late else []
+    return [f"pytest -m gpu over {files} files: {said}", *bad, *unfinished], not bad
 
 
 def in_words(counts):

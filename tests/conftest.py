@@ -8,6 +8,17 @@ import pytest
 from minilstm import device
 
 
+def pytest_addoption(parser):
+    parser.addoption("--share", default="0/1", metavar="K/N", help="of N processes, what number K (from 0) has to run")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
+    """After marks have chosen: neighbours stay together, since they share kernels."""
+    k, n = map(int, config.getoption("--share").split("/"))
+    items[:] = items[k * len(items) // n:(k + 1) * len(items) // n]
+
+
 @pytest.fixture(params=["simulator", pytest.param("cuda", marks=pytest.mark.gpu)])
 def gpu(request):
     """The GPU in use in a test: a Simulator, whose races are looked at in the end, or the real one.

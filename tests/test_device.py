@@ -4,6 +4,7 @@ The real GPU's part is driven by numba-cuda on a driver that is played here: its
 the kernel in the simulator, on what the arguments of the launch point to.  So all is tested but the driver itself.
 """
 import ctypes
+import gc
 import os
 import subprocess
 import sys
@@ -19,7 +20,6 @@ from minilstm import device
 from minilstm.device import arrays, gpu, machine_code, ptx
 from minilstm.device import kernel as kernels
 from minilstm.device.kernel import B2, F1, F3, Float, I1, Int, device_function, kernel, unroll
-from minilstm.device.simulator import Simulator
 
 
 def numbers(shape):
@@ -126,15 +126,38 @@ def test_memory_may_be_let_go_in_another_thread(gpu):
     assert device.empty(1000).memory.bytes is place
 
 
+def test_memory_in_garbage_that_refers_to_itself_is_kept_and_can_be_used(gpu):
+    """More of it than a library frees late at once; on a GPU a freed address would be an error."""
+    class Node:
+        pass
+
+    places = set()
+    for _ in range(40):
+        node = Node()
+        node.itself, node.array = node, device.zeros(3000)
+        places.add(id(node.array.memory.bytes))
+        del node
+    gc.collect()
+    again = [device.to_device(np.full(3000, k, "float32")) for k in range(40)]
+    device.synchronize()
+    assert places & {id(array.memory.bytes) for array in again}
+    assert all((array.copy_to_host() == k).all() for k, array in enumerate(again))
+
+
 def test_when_memory_is_full_what_is_kept_is_given_back():
+    from minilstm.device.simulator import Simulator
+
     class Small(Simulator):
         room = 3000
 
         def allocate(self, size):
-            used = sum(block.bytes.size for block in held) + sum(size * len(idle) for size, idle in self.idle.items())
-            if used + size > self.room:
+            if size > self.room:
                 raise MemoryError(f"no {size} bytes left")
+            self.room -= size
             return super().allocate(size)
+
+        def release(self, memory):
+            self.room += memory.size
 
     held, small = [], Small()
     gpu._played.append(small)
@@ -280,18 +303,9 @@ class PlayedDriver:
 
     def __init__(self):
         self.id, self.name, self.compute_capability, self.MULTIPROCESSOR_COUNT = 0, "Played GPU", (9, 0), 4
-        self.device, self.sizes, self.calls, self.attributes = self, {}, [], {}
+        self.device, self.sizes, self.buffers, self.calls, self.attributes = self, {}, {}, [], {}
 
     # the context
-    def memalloc(self, size):
-        from numba.cuda.cudadrv import driver
-        if size > self.room:
-            raise driver.CudaAPIError(driver.binding.CUresult.CUDA_ERROR_OUT_OF_MEMORY, "played")
-        buffer = np.full(size + 256, 0xad, np.uint8)
-        address = -(-buffer.ctypes.data // 256) * 256
-        self.sizes[address] = size
-        return SimpleNamespace(buffer=buffer, device_ctypes_pointer=ctypes.c_size_t(address))
-
     def synchronize(self):
         self.calls.append("synchronize")
 
@@ -302,6 +316,20 @@ class PlayedDriver:
             attrs=SimpleNamespace(shared=0)))
 
     # the driver
+    def cuMemAlloc(self, size):
+        from numba.cuda.cudadrv import driver
+        if size > self.room:
+            raise driver.CudaAPIError(driver.binding.CUresult.CUDA_ERROR_OUT_OF_MEMORY, "played")
+        buffer = np.full(size + 256, 0xad, np.uint8)
+        address = -(-buffer.ctypes.data // 256) * 256
+        self.sizes[address], self.buffers[address] = size, buffer
+        self.room -= size
+        return driver.binding.CUdeviceptr(address)
+
+    def cuMemFree(self, address):
+        del self.buffers[address]
+        self.room += self.sizes.pop(address)
+
     def cuMemcpyHtoD(self, to, source, size):
         self._copy(to, source, size, to)
 
@@ -334,6 +362,7 @@ class PlayedDriver:
 
     def launch(self, stream, config, name, *values):
         """Run the kernel that is compiled under this name, on what the arguments point to."""
+        from minilstm.device.simulator import Simulator
         assert stream == "default stream"
         played = next(k for k, compiled in self.gpu.compiled.items() if compiled.function.kernel == name)
         assert config.block == (played.threads, 1, 1) and config.grid[2] == 1
@@ -362,13 +391,14 @@ def played(monkeypatch):
     from numba.cuda.cudadrv import devices, driver
     played = PlayedDriver()
     monkeypatch.setattr("numba.cuda.is_available", lambda: True)
+    monkeypatch.setattr("numba.cuda.gpus", [played])
     monkeypatch.setattr(devices._runtime, "get_or_create_context", lambda number=None: played)
     monkeypatch.setattr(devices._runtime, "ensure_context", lambda: threading.Lock())
     monkeypatch.setattr(driver, "_to_core_stream", lambda stream: {0: "default stream"}[stream])
     played.real_config = cuda.core.LaunchConfig
     monkeypatch.setattr(cuda.core, "LaunchConfig", played.config)
     monkeypatch.setattr(cuda.core, "launch", played.launch)
-    for name in ("cuMemcpyHtoD", "cuMemcpyDtoH", "cuMemsetD8", "cuKernelSetAttribute"):
+    for name in ("cuMemAlloc", "cuMemFree", "cuMemcpyHtoD", "cuMemcpyDtoH", "cuMemsetD8", "cuKernelSetAttribute"):
         monkeypatch.setitem(vars(driver.driver), name, getattr(played, name))
     monkeypatch.setattr(gpu, "_real", None)
     played.gpu = device.current()
@@ -385,7 +415,8 @@ def test_what_the_gpu_is(played):
 @pytest.mark.parametrize("test", [
     test_arrays_go_to_the_gpu_and_back, test_arrays_that_are_not_contiguous_are_copied_as_they_read,
     test_zeros_are_zeros_in_memory_that_was_used, test_views_share_the_memory, test_wrong_views_are_errors,
-    test_a_launch_on_a_part, test_memory_is_used_again, test_memory_may_be_let_go_in_another_thread])
+    test_a_launch_on_a_part, test_memory_is_used_again, test_memory_may_be_let_go_in_another_thread,
+    test_memory_in_garbage_that_refers_to_itself_is_kept_and_can_be_used])
 def test_arrays_and_launches_with_the_played_driver(played, test):
     test(played.gpu)
 
@@ -454,8 +485,14 @@ def test_dynamic_shared_memory_is_asked_for(played):
 
 @pytest.mark.compiler
 def test_full_memory_is_a_memory_error(played):
+    """After all that was kept for later has been given back."""
+    for k in range(5):
+        device.empty(10**7 // 4 + 64 * k)                               # let go at once
+    held = device.empty(2 * 10**7)
+    assert len(played.sizes) == 2 and not played.gpu.idle, "what is in use stays"
     with pytest.raises(MemoryError, match="Played GPU has no 400000000 bytes left"):
         device.empty(10**8)
+    assert held.memory.bytes.address in played.sizes
 
 
 @pytest.mark.compiler
@@ -476,11 +513,11 @@ def test_arrays_of_other_libraries(played):
             self.memory = memory
             self.__cuda_array_interface__ = {
                 "version": 3, "shape": host.shape, "typestr": host.dtype.str, "strides": host.strides,
-                "data": (memory.device_ctypes_pointer.value + offset, False), "stream": None}
+                "data": (memory + offset, False), "stream": None}
 
     host = numbers((3, 4))
-    memory = played.memalloc(host.nbytes)
-    ctypes.memmove(memory.device_ctypes_pointer.value, host.ctypes.data, host.nbytes)
+    memory = int(played.cuMemAlloc(host.nbytes))
+    ctypes.memmove(memory, host.ctypes.data, host.nbytes)
     theirs = Theirs(host, memory)
     array = device.to_device(theirs)
     assert (array.shape, array.dtype) == ((3, 4), np.float32) and (array.copy_to_host() == host).all()
@@ -521,6 +558,24 @@ def test_without_the_compiler_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(gpu, "_real", None)
     with pytest.raises(device.NoGPU, match=r"pip install 'minilstm\[gpu\]'. The backends .* need no GPU"):
         device.empty(3)
+
+
+@pytest.mark.compiler
+def test_a_driver_without_a_card(monkeypatch):
+    pytest.importorskip("numba_cuda", reason="the GPU compiler is not installed (pip install -e '.[gpu]')")
+    monkeypatch.setattr(gpu, "_real", None)
+    monkeypatch.setattr("numba.cuda.is_available", lambda: True)
+    monkeypatch.setattr("numba.cuda.gpus", [])
+    with pytest.raises(device.NoGPU, match="the driver knows of none. The backends"):
+        device.current()
+
+
+@pytest.mark.compiler
+def test_a_compiler_that_is_not_in_its_place(monkeypatch):
+    pytest.importorskip("numba_cuda", reason="the GPU compiler is not installed (pip install -e '.[gpu]')")
+    monkeypatch.setattr("numba.cuda.__file__", "site-packages/numba/cuda/__init__.py")
+    with pytest.raises(ImportError, match="numba-cuda is there but not in the place of numba.cuda"):
+        machine_code.compiler()
 
 
 @pytest.mark.compiler

@@ -3,6 +3,7 @@ only, results are on disk, and what was found becomes tables."""
 import datetime
 import json
 import math
+import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +25,17 @@ def job(tmp_path, name, code, seconds=30):
 
 
 # ------------------------------------------------------------------------------------------------------------ processes
+
+def test_a_tool_that_does_not_answer_holds_nobody_up(tmp_path, monkeypatch):
+    from gpu import processes
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(processes, "STUCK", 0.5)
+    begin = time.monotonic()
+    assert processes.side_by_side(1) == 1 and time.monotonic() - begin < 10
+
 
 def test_a_program_that_takes_too_long_is_ended_with_all_it_started(tmp_path):
     from gpu.processes import run_all
@@ -148,20 +160,26 @@ def test_the_one_command_in_the_simulator(tmp_path):
 
 @pytest.mark.long
 def test_tests_are_run_file_by_file(monkeypatch, tmp_path):
-    """One hangs and one fails; what they and the third did before is counted and kept."""
+    """One hangs and one fails; what they did before is counted and kept.  Two processes share the third; a long test
+    comes last."""
     import on_a_gpu
+    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
     head = "import pytest, time\n@pytest.mark.gpu\ndef test_right():\n    pass\n@pytest.mark.gpu\ndef test_it():\n    "
     for name, code in (("hangs", "time.sleep(60)"), ("fails", "assert 1 == 2"), ("right", "pass")):
         (tmp_path / f"test_{name}.py").write_text(head + code + "\n")
+    with open(tmp_path / "test_right.py", "a") as file:
+        file.write("@pytest.mark.long\n@pytest.mark.gpu\ndef test_long():\n    pass\n")
+    monkeypatch.setattr(on_a_gpu, "SHARES", {"test_right": 2})
     monkeypatch.setattr(on_a_gpu, "test_files", lambda: sorted(tmp_path.glob("test_*.py")))
     monkeypatch.setitem(on_a_gpu.SECONDS, "tests", 12)
     run = on_a_gpu.Run(tmp_path, tmp_path, time.monotonic(), 100, False)
     lines, right = on_a_gpu.tests_and_sanitizers(run, ["tests"])["tests"]
-    assert not right and lines[0] == "pytest -m gpu over 3 files: 4 passed, 1 failed"
+    assert not right and lines[0] == "pytest -m gpu over 3 files: 5 passed, 1 failed"
     assert lines[1].startswith("test_fails.py: exit 1") and "assert 1 == 2" in lines[2]
     assert lines[3].startswith("test_hangs.py: time-out, 12 s: 1 passed")
     kept = (tmp_path / "tests.txt").read_text()
-    assert "==== test_hangs.py: time-out" in kept and "==== test_right.py: ok" in kept
+    assert "==== test_hangs.py: time-out" in kept and all(f"==== test_right.py {k}/2: ok" in kept for k in (1, 2))
+    assert "test_right.py::test_long PASSED" in kept.split("==== test_right.py 1/2 (long)")[1]
 
 
 def test_summary_is_short_and_counts_tests(tmp_path):
@@ -208,6 +226,15 @@ def test_tables_have_the_goals_beside_the_ratios():
     below = tables.missed(parts)
     assert len(below) == 4 and below[0] == "LSTM (512, 16, 256) ragged forward, TF32 on: 2.50 of 4"
     assert "LSTM (256, 128, 1024) dense forward, TF32 on: 0.45 of 0.5" in below
+
+
+def test_a_figure_that_is_no_number_stops_nothing():
+    import gpu_vs_cudnn
+    parts = {"lstm": {"result": "ok", "seconds": 1.0, "facts": {}, "errors": [],
+                      "rows": rows_of("LSTM", [512, 16, 256], ("nan", 4.2))}}
+    assert "nan / 4.20 (0.5 ms)" in gpu_vs_cudnn.report(parts)
+    parts["lstm"]["rows"][0]["ms"] = "inf"
+    assert gpu_vs_cudnn.report(parts).startswith("no tables, for ValueError: ")
 
 
 def test_readme_takes_the_tables(monkeypatch, tmp_path):

@@ -78,14 +78,15 @@ def kill(process):
         process.wait(STUCK)
 
 
-def side_by_side(most):
-    """How many processes may run together: one for two cores, and a single one where a GPU lets no more in."""
+def side_by_side(most, cores_each=2):
+    """How many processes may run together, each with so many cores; a single one where a GPU lets no more in."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if shutil.which("nvidia-smi"):
-        mode = subprocess.run(["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"],
-                              capture_output=True, text=True)
-        most = 1 if "Exclusive" in mode.stdout else most
-    return max(1, min(most, cores // 2))
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            mode = subprocess.run(["nvidia-smi", "--query-gpu=compute_mode", "--format=csv,noheader"],
+                                  capture_output=True, text=True, timeout=STUCK)
+            most = 1 if "Exclusive" in mode.stdout else most
+    return max(1, min(most, cores // cores_each))
 
 
 def end_on_signals():

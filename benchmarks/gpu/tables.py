@@ -35,7 +35,10 @@ def pair(rows, key="ratio", form="{:.2f}"):
         found = [row for row in rows if row["tf32"] is tf32]
         if not found:
             return "-"
-        return form.format(found[-1][key]) if key in found[-1] else found[-1]["result"]
+        if key not in found[-1]:
+            return found[-1]["result"]
+        figure = found[-1][key]
+        return figure if isinstance(figure, str) else form.format(figure)               # "nan" and "inf" are words
 
     return f"{one(False)} / {one(True)}"
 
@@ -44,7 +47,7 @@ def missed(parts):
     """What stays below its goal, in words, the worst first."""
     found = []
     for row in rows_of(parts):
-        if row.get("work") in WORKS and "layout" in row and "ratio" in row:
+        if row.get("work") in WORKS and "layout" in row and isinstance(row.get("ratio"), (int, float)):
             wanted = goal(tuple(row["shape"]), row["layout"], row["work"])
             if wanted and row["ratio"] < wanted[row["tf32"]]:
                 mode = "on" if row["tf32"] else "off"

@@ -25,9 +25,9 @@ SCALARS = {types.float32: ctypes.c_float, types.int32: ctypes.c_int32, types.boo
 
 
 class Memory(NamedTuple):
-    """Bytes of the GPU, which are there as long as their owner is."""
-    owner: Any
+    """Bytes of the GPU."""
     address: int
+    owner: Any = None           # of bytes of another library: its array, with which they go
 
 
 class Adopted(NamedTuple):
@@ -57,9 +57,10 @@ class Raw:
 class CudaGPU:
     def __init__(self):
         self.cuda = cuda_with_gpu()
-        from cuda.core import LaunchConfig, launch
+        from cuda import core
         from numba.cuda.cudadrv import driver
-        self.driver, self.launch_kernel, self.LaunchConfig = driver, launch, LaunchConfig
+        self.driver, self.launch_kernel, self.LaunchConfig = driver, core.launch, core.LaunchConfig
+        self.cooperative = "is_cooperative" if core.__version__ >= "1" else "cooperative_launch"
         self.idle, self.compiled, self.thread = {}, {}, threading.local()
         self._enter_thread()
         self.context = self.cuda.current_context()
@@ -82,15 +83,20 @@ class CudaGPU:
     # ------------------------------------------------------------------------------------------------ memory, as gpu.py
 
     def allocate(self, size):
-        """Raises MemoryError."""
+        """Raises MemoryError.  Nobody but ``release`` frees these bytes: what numba-cuda allocates it frees by itself,
+        of garbage in a cycle even before ``_Block`` keeps it for the next array."""
         self._enter_thread()
         try:
-            owner = self.context.memalloc(size)
+            return Memory(int(self.driver.driver.cuMemAlloc(size)))
         except self.driver.CudaAPIError as error:
             if error.code != self.driver.binding.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
                 raise
             raise MemoryError(f"{self.name} has no {size} bytes left") from error
-        return Memory(owner, owner.device_ctypes_pointer.value)
+
+    def release(self, memory):
+        """Give bytes back to the driver, when all kernels have ended."""
+        self._enter_thread()
+        self.driver.driver.cuMemFree(memory.address)
 
     def reused(self, memory):
         return memory
@@ -129,7 +135,7 @@ class CudaGPU:
         if address % WIDEST_LOAD:
             raise ValueError(f"array: expected one that begins at a multiple of {WIDEST_LOAD} bytes, got a part of "
                              "another that does not; array.clone() makes one that does")
-        return DeviceArray(self, Adopted(Memory(array, address)), view.shape, view.dtype)
+        return DeviceArray(self, Adopted(Memory(address, array)), view.shape, view.dtype)
 
     def synchronize(self):
         self._enter_thread()
@@ -182,7 +188,7 @@ class CudaGPU:
     def _configured(self, kernel, grid):
         """A launch whose blocks wait for each other is "cooperative": it fails where they cannot run all at once."""
         return self.LaunchConfig(grid=(*grid, 1), block=(kernel.threads, 1, 1), shmem_size=kernel.shared_bytes,
-                                 is_cooperative=kernel.resident)
+                                 **{self.cooperative: kernel.resident})
 
 
 class Compiled(NamedTuple):
@@ -201,7 +207,11 @@ def cuda_with_gpu():
         cuda = compiler()
     except ImportError as error:
         raise NoGPU(f"{error}. {CURE}") from None
+    missing = None
     if not cuda.is_available():
         missing = cuda.cuda_error() or "the compiler's library libnvvm is missing: pip install 'minilstm[gpu]'"
+    elif not len(cuda.gpus):
+        missing = "the driver knows of none."
+    if missing:
         raise NoGPU(f"no CUDA GPU can be used here: {' '.join(missing.split())} {CURE}")
     return cuda

@@ -171,5 +171,7 @@ def _allocated(device, size):
     try:
         return device.allocate(size)
     except MemoryError:
-        device.idle.clear()
+        for size_of_idle in list(device.idle):
+            for memory in device.idle.pop(size_of_idle):
+                device.release(memory)
         return device.allocate(size)

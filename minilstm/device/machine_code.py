@@ -59,6 +59,9 @@ def compiler():
     except ImportError:
         raise ImportError("the GPU compiler is not installed: pip install 'minilstm[gpu]'") from None
     from numba import config, cuda
+    if "numba_cuda" not in cuda.__file__:
+        raise ImportError("numba-cuda is there but not in the place of numba.cuda: Python reads its .pth file in the "
+                          "folder of an environment's packages only, so install it there")
     if config.ENABLE_CUDASIM:
         raise ImportError("the GPU compiler is switched off by NUMBA_ENABLE_CUDASIM; the simulator for these kernels "
                           "is minilstm.device.simulated()")

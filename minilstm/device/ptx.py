@@ -11,16 +11,17 @@ instructions find them.
 """
 from llvmlite import ir
 
-try:                                                    # numba-cuda; without it, what Numba itself has: enough for the
-    import numba_cuda                                   # noqa: F401 (simulator, which compiles nothing of this file)
+try:                                                    # numba-cuda in the place of numba.cuda
     from numba.cuda import types
     from numba.cuda.extending import intrinsic
-except ImportError:
+    from numba.cuda.types import UniTuple
+except ImportError:                                     # enough for the simulator, which compiles nothing of this file
     from numba.core import types
+    from numba.core.types import UniTuple
     from numba.extending import intrinsic
 
 F32, I32, I64, VOID = ir.FloatType(), ir.IntType(32), ir.IntType(64), ir.VoidType()
-FLOAT4 = types.UniTuple(types.float32, 4)
+FLOAT4 = UniTuple(types.float32, 4)
 
 TRIES = 1 << 22             # of a wait, before it gives up: some seconds
 UNWRITTEN = -1              # the bits, as an int32, of a float that nobody has written yet: a NaN no arithmetic makes
@@ -241,7 +242,7 @@ def mma_tf32(typingctx, a, b, c):
                      "=f,=f,=f,=f,r,r,r,r,r,r,f,f,f,f", operands, attributes=("convergent",))
         return _floats(context, builder, [builder.extract_value(found, k) for k in range(4)])
 
-    return FLOAT4(types.UniTuple(types.int32, 4), types.UniTuple(types.int32, 2), FLOAT4), codegen
+    return FLOAT4(UniTuple(types.int32, 4), UniTuple(types.int32, 2), FLOAT4), codegen
 
 
 # ----------------------------------------------------------------------- copies from global to shared memory, meanwhile

@@ -83,6 +83,9 @@ class Simulator:
     def allocate(self, size):
         return poisoned(size)
 
+    def release(self, memory):
+        """Nothing is to be done: Python frees it."""
+
     def reused(self, memory):
         memory[...] = poisoned(memory.size)
         return memory
