@@ -171,7 +171,7 @@ def _allocated(device, size):
     try:
         return device.allocate(size)
     except MemoryError:
-        for size_of_idle in list(device.idle):
-            for memory in device.idle.pop(size_of_idle):
+        for kept_size in list(device.idle):
+            for memory in device.idle.pop(kept_size):
                 device.release(memory)
         return device.allocate(size)
