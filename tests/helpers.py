@@ -1,5 +1,6 @@
 """What the tests share: one table of tolerances with its reasons, one comparison, random layers and batches."""
 import numpy as np
+import pytest
 
 import minilstm
 
@@ -75,6 +76,21 @@ KINDS = {                                   # every recurrent layer: its class, 
     "RNN, tanh": (minilstm.RNN, {}),
     "RNN, relu": (minilstm.RNN, {"activation": "relu"}),
 }
+
+# To compile a cell takes seconds for each dtype.  The ordinary run has all of them in float64, and these in float32;
+# the others in float32 are marked long.
+USUAL = ["LSTM", "LSTM, projection", "GRU", "RNN, tanh"]
+
+
+def long_unless(usual, *values):
+    """A set of parameters for a test, marked long unless it is a usual one."""
+    return pytest.param(*values, marks=[] if usual else pytest.mark.long)
+
+
+KINDS_AND_DTYPES = [long_unless(dtype == "float64" or kind in USUAL, kind, dtype)
+                    for kind in KINDS for dtype in ("float64", "float32")]
+DTYPES_AND_KINDS = [("float64", list(KINDS)), ("float32", USUAL),       # for tests that draw a kind
+                    long_unless(False, "float32", [kind for kind in KINDS if kind not in USUAL])]
 
 
 def random_layer(rng, kind, D, H, **options):

@@ -13,7 +13,7 @@ import pytest
 import minilstm
 from helpers import assert_close, masks, same_bits
 from minilstm import attention, backends
-from minilstm.attention import OneKeyWarning, reference
+from minilstm.attention import OneKeyWarning, reference, tiles
 from minilstm.machine import threads as machine_threads
 
 BACKENDS = ["reference", "cpu"]
@@ -207,6 +207,18 @@ def test_slots_that_only_fill_up_a_vector_of_queries_have_no_weight(dtype, large
         found[backend] += (context, *attention.attend_backward(cache, np.ones_like(context))[1:])
     for array, expected in zip(found["cpu"], found["reference"]):
         assert np.allclose(array, expected, rtol=1e-4, atol=1e-6), (array, expected)
+
+
+def test_kernels_are_compiled_once_for_all_arrays_of_a_dtype():
+    """For a w that can be written to, which stays so, and for a layer's, which cannot."""
+    forward, backward = tiles.kernels(tiles.additive_scores, tiles.additive_scores_backward)
+    case, compiled = Case(np.random.default_rng(), "additive", SIZES[0]), {}
+    for writeable in (True, False):
+        case.arrays["w"].flags.writeable = writeable
+        case.run("cpu")
+        compiled[writeable] = forward.signatures + backward.signatures
+        assert case.arrays["w"].flags.writeable == writeable
+    assert compiled[True] == compiled[False]
 
 
 # ---------------------------------------------------------------------------------------------------- what is hidden
@@ -563,7 +575,7 @@ def test_one_key_is_pointed_out_for_its_weight_is_always_one(backend, score):
     assert same_bits(context, np.repeat(case.arrays["v"], 4, axis=1))
     gradients = backward(case.d)
     assert gradients["v"].all()
-    assert all(np.abs(d).max() < 1e-14 for name, d in gradients.items() if name != "v")
+    assert all(np.abs(d).max() < 1e-13 for name, d in gradients.items() if name != "v")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         attend(score, Case(rng, score, (2, 4, 2, 3, 5)).arrays, backend)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import KINDS, assert_close, masks, random_batch, random_layer, random_lstm, run, states_of
+from helpers import KINDS, assert_close, long_unless, masks, random_batch, random_layer, random_lstm, run, states_of
 from minilstm import check_gradients
 from minilstm.cells import lstm
 
@@ -28,8 +28,8 @@ def test_every_layer_under_every_mask(kind, num_layers, bidirectional, backend):
         assert [row.name for row in report.rows] == ["x", *states_of(batch), *net.params]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("bidirectional", [pytest.param(False, marks=pytest.mark.long), True])
+@pytest.mark.parametrize("bidirectional, backend", [(True, "reference"), *(
+    long_unless(False, *others) for others in ((True, "cpu"), (False, "reference"), (False, "cpu")))])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_number_of_one_layer(kind, bidirectional, backend):
     rng = np.random.default_rng(2)
@@ -49,7 +49,8 @@ def test_held_outputs_and_two_layers(backend):
     net = random_lstm(rng, 3, 2, num_layers=2, bidirectional=True, backend=backend)
     batch = random_batch(rng, net, B=3, T=5)
     mask = masks(rng, 3, 5)["holes"]
-    report = check_gradients(net, x=batch["x"], h0=batch["h0"], c0=batch["c0"], mask=mask, masked_output="hold")
+    report = check_gradients(net, max_entries=10, x=batch["x"], h0=batch["h0"], c0=batch["c0"], mask=mask,
+                             masked_output="hold")
     assert report.ok, f"\n{report}"
 
 
@@ -163,7 +164,7 @@ def test_checker_says_what_it_cannot_use():
 @pytest.mark.parametrize("D, H, num_layers", [(2, 3, 1), (1, 8, 1), (3, 4, 2)])
 def test_differences_hold_where_functions_bend(D, H, num_layers):
     """Layer normalisation of a state near 0: its derivatives grow with the powers of 1 / sqrt(EPSILON) = 316."""
-    for seed in range(15):
+    for seed in range(6):
         net = minilstm.LSTM(D, H, layer_norm=True, num_layers=num_layers, seed=seed)
         zero = np.zeros((num_layers, 1, 2, H))
         x = np.random.default_rng(seed).normal(size=(2, 3, D))

@@ -323,7 +323,7 @@ def test_a_kernel_that_does_not_round_is_seen():
         with device.simulated():
             C = module.tensor(device.to_device(A), on_gpu(B, True), tile=SMALL).copy_to_host()
             errors.append(np.abs(C / expected(A, B) - 1).max())
-    assert errors[0] < 2e-4 < errors[1]
+    assert errors[0] < 3.5e-4 < errors[1]
 
 
 # --------------------------------------------------------------------------------------------------------- planted bugs

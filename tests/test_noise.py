@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import KINDS, assert_close, between_backends, masks, random_batch, random_layer, run, same_bits, states_of
+from helpers import (KINDS, KINDS_AND_DTYPES, assert_close, between_backends, masks, random_batch, random_layer, run,
+                     same_bits, states_of)
 from minilstm.arrays import host
 from minilstm.layers.layer import Counter
 
@@ -25,14 +26,15 @@ def noise_for(kind, **noise):
 @pytest.mark.parametrize("bidirectional", [pytest.param(False, marks=pytest.mark.long), True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_of_one_draw(kind, bidirectional, backend):
-    """Two layers, all kinds of noise at once, every mask; complex step to 1e-10."""
+    """Two layers, all kinds of noise at once, some masks; complex step to 1e-10."""
     rng = np.random.default_rng(1)
     net = random_layer(rng, kind, 2, 3, num_layers=2, bidirectional=bidirectional, backend=backend,
                        **noise_for(kind, **ALL))
     batch = random_batch(rng, net, B=3, T=4)
-    for pattern, mask in masks(rng, 3, 4).items():
-        report = minilstm.check_gradients(net, methods=("complex step",), max_entries=2, x=batch["x"], mask=mask,
-                                          training=True, draw=3, **states_of(batch))
+    patterns = masks(rng, 3, 4)
+    for pattern in ("none", "holes", "empty row"):
+        report = minilstm.check_gradients(net, methods=("complex step",), max_entries=2, x=batch["x"],
+                                          mask=patterns[pattern], training=True, draw=3, **states_of(batch))
         assert report.ok, f"{pattern}\n{report}"
 
 
@@ -49,8 +51,7 @@ def test_gradients_outside_training(kind, backend):
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("dtype", [pytest.param("float64", marks=pytest.mark.long), "float32"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
 def test_cpu_equals_reference(kind, dtype, training):
     rng = np.random.default_rng(3)
     options = dict(dtype=dtype, num_layers=2, bidirectional=True, **noise_for(kind, **ALL))
@@ -129,11 +130,12 @@ def test_outside_training_zoneout_is_its_mean(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_outside_training_dropout_is_absent(kind, backend):
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
+def test_outside_training_dropout_is_absent(kind, dtype, backend):
     rng = np.random.default_rng(9)
-    net = random_layer(rng, kind, 3, 4, num_layers=2, backend=backend, dropout=0.5, recurrent_dropout=0.5)
-    plain = random_layer(rng, kind, 3, 4, num_layers=2, backend=backend)
+    options = {"num_layers": 2, "dtype": dtype, "backend": backend}
+    net = random_layer(rng, kind, 3, 4, dropout=0.5, recurrent_dropout=0.5, **options)
+    plain = random_layer(rng, kind, 3, 4, **options)
     plain.load_state_dict(net.state_dict())
     batch = random_batch(rng, net, B=3, T=4)
     found, expected = run(net, batch), run(plain, batch)
@@ -167,16 +169,17 @@ def test_dropout_between_layers(backend):
 # --------------------------------------------------------------------------------------------------- draws and streams
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_padding_changes_no_draw(kind, backend):
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
+def test_padding_changes_no_draw(kind, dtype, backend):
     """More masked steps, left, right and between, filled with NaN, and a further empty row: the same bits."""
     rng = np.random.default_rng(11)
-    net = random_layer(rng, kind, 3, 4, num_layers=2, bidirectional=True, backend=backend, **noise_for(kind, **ALL))
+    net = random_layer(rng, kind, 3, 4, num_layers=2, bidirectional=True, dtype=dtype, backend=backend,
+                       **noise_for(kind, **ALL))
     batch = random_batch(rng, net, B=4, T=5)
     mask = masks(rng, 4, 5)["holes"]
     expected, _ = net.forward(batch["x"], mask, training=True, draw=0)
     slots = np.sort(rng.permutation(11)[:5])
-    x, padded = np.full((5, 11, 3), np.nan, "float32"), np.zeros((5, 11), bool)
+    x, padded = np.full((5, 11, 3), np.nan, dtype), np.zeros((5, 11), bool)
     x[:4, slots], padded[:4, slots] = batch["x"], mask
     found, _ = net.forward(x, padded, training=True, draw=0)
     assert same_bits(found.y[:4, slots], expected.y)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minilstm
-from helpers import (KINDS, assert_close, between_backends, masks, random_batch, random_layer, random_lstm, run,
-                     same_bits, states_of)
+from helpers import (DTYPES_AND_KINDS, KINDS, KINDS_AND_DTYPES, assert_close, between_backends, masks, random_batch,
+                     random_layer, random_lstm, run, same_bits, states_of)
 from minilstm.machine import threads as machine_threads
 from minilstm.machine.kernel import SETTINGS
 from minilstm.matmul import cpu as matmul_cpu
@@ -50,11 +50,12 @@ def test_the_two_grus_agree_where_they_must_and_only_there(backend):
         assert_close(found[name], expected[name], "same formulas, float64", name)
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("dtype, kinds", DTYPES_AND_KINDS)
+@settings(max_examples=75, deadline=None)
 @given(B=st.integers(1, 12), T=st.integers(1, 9), D=st.integers(1, 20), H=st.integers(1, 20),
-       seed=st.integers(0, 2**32), bidirectional=st.booleans(), kind=st.sampled_from(list(KINDS)),
-       dtype=st.sampled_from(["float64", "float32"]))
-def test_cpu_equals_reference(B, T, D, H, seed, bidirectional, kind, dtype):
+       seed=st.integers(0, 2**32), bidirectional=st.booleans(), data=st.data())
+def test_cpu_equals_reference(dtype, kinds, B, T, D, H, seed, bidirectional, data):
+    kind = data.draw(st.sampled_from(kinds))
     rng = np.random.default_rng(seed)
     options = {"bidirectional": bidirectional, "dtype": dtype}
     nets = [random_layer(np.random.default_rng(seed), kind, D, H, backend=backend, **options)
@@ -88,12 +89,12 @@ def test_many_units_rows_and_stretches_of_time(monkeypatch, kind):
                 assert_close(found[name], expected[name], between_backends(kind, "float64"), name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-def test_without_a_cache_the_bits_are_the_same(kind, backend):
+def test_without_a_cache_the_bits_are_the_same(kind, dtype, backend):
     rng = np.random.default_rng(6)
     for options in ({}, {"num_layers": 2, "bidirectional": True}, {"reverse": True, "zoneout_h": 0.2}):
-        net = random_layer(rng, kind, 3, 5, backend=backend, **options)
+        net = random_layer(rng, kind, 3, 5, dtype=dtype, backend=backend, **options)
         batch = random_batch(rng, net, B=9, T=6)
         for mask in masks(rng, 9, 6).values():
             for masked_output in ("zero", "hold"):
@@ -146,8 +147,7 @@ def test_a_schedule_deals_every_real_step_once(B, T, seed, threads, steps):
         assert np.array_equal(numbered >= 0, mask)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
 def test_same_bits_for_any_number_of_threads(monkeypatch, threads, kind, dtype):
     monkeypatch.setattr(machine_threads, "MULTIPLY_ADDS_WORTH_A_THREAD", 1000)      # so that small work is shared too
     rng = np.random.default_rng(1)
@@ -177,13 +177,13 @@ def test_a_row_does_not_depend_on_the_batch_around_it(backend):
 
 
 @pytest.mark.parametrize("D, H", [(3, 5), (600, 9), (40, 16)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_row_alone_has_the_same_bits(kind, D, H):
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
+def test_a_row_alone_has_the_same_bits(kind, dtype, D, H):
     """A batch of one row multiplies its input for the whole sequence at once, a large one step by step."""
     rng = np.random.default_rng(5)
-    net = random_layer(rng, kind, D, H)
+    net = random_layer(rng, kind, D, H, dtype=dtype)
     batch = random_batch(rng, net, B=11, T=4)
-    batch["x"] *= np.float32(0.1)
+    batch["x"] *= net.dtype.type(0.1)
     whole, cache = net.forward(batch["x"], **states_of(batch))
     dx = net.backward(cache, batch["dy"]).dx
     for b in (0, 7):
@@ -194,10 +194,10 @@ def test_a_row_alone_has_the_same_bits(kind, D, H):
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_chunks_with_carried_state_are_the_whole(kind, backend):
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
+def test_chunks_with_carried_state_are_the_whole(kind, dtype, backend):
     rng = np.random.default_rng(3)
-    net = random_layer(rng, kind, 3, 5, backend=backend)
+    net = random_layer(rng, kind, 3, 5, dtype=dtype, backend=backend)
     batch = random_batch(rng, net, B=4, T=7)
     mask = masks(rng, 4, 7)["holes"]
     whole, _ = net.forward(batch["x"], mask=mask, **states_of(batch))
@@ -224,6 +224,7 @@ def test_backward_direction_is_the_forward_one_on_reversed_time(backend):
     assert same_bits(out.h_n[:, 1], flipped.h_n[:, 0]) and same_bits(out.c_n[:, 1], flipped.c_n[:, 0])
 
 
+@pytest.mark.long
 def test_the_formulas_inside_the_loop_over_time_are_vector_instructions():
     """The compiler gives up where it cannot see that a row's numbers are neighbours: ten times slower, and right."""
     net = minilstm.LSTM(2, 20)

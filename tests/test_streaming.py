@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import KINDS, random_layer, same_bits
+from helpers import KINDS_AND_DTYPES, random_layer, same_bits
 from minilstm.layers import Layer
 from minilstm.streaming import Streams
 from minilstm.training import truncated_bptt
@@ -41,12 +41,12 @@ def run(streams, rng, data):
     return {key: np.stack(ys) for key, ys in said.items()}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
 @pytest.mark.parametrize("H", [4, 21])
-def test_bits_are_those_of_the_whole_sequence_whatever_the_batch(kind, H):
+def test_bits_are_those_of_the_whole_sequence_whatever_the_batch(kind, dtype, H):
     rng = np.random.default_rng(0)
-    model = with_head(rng, random_layer(rng, kind, D, H, num_layers=2))
-    x = rng.normal(size=(13, T, D)).astype("float32")
+    model = with_head(rng, random_layer(rng, kind, D, H, num_layers=2, dtype=dtype))
+    x = rng.normal(size=(13, T, D)).astype(dtype)
     data = {f"stream {k}": x_k for k, x_k in enumerate(x)}
     streams = Streams(model)
     expected, _ = model.forward(x)

@@ -5,19 +5,16 @@ import numpy as np
 import pytest
 
 import minilstm
-from helpers import KINDS, assert_close, masks, random_batch, random_layer, states_of
-
-
-def gradients_of(batch):
-    return {name: d for name, d in batch.items() if name.startswith("d")}
+from helpers import (KINDS, KINDS_AND_DTYPES, assert_close, between_backends, gradients_of, masks, random_batch,
+                     random_layer, states_of)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-def test_states_and_gradients_are_those_of_the_layer(kind, bidirectional):
+@pytest.mark.parametrize("kind, dtype", KINDS_AND_DTYPES)
+def test_states_and_gradients_are_those_of_the_layer(kind, dtype, bidirectional):
     """h of the top layer is y, dx of the bottom layers add up to dx, with holes in the mask."""
     rng = np.random.default_rng(0)
-    net = random_layer(rng, kind, 3, 4, num_layers=2, bidirectional=bidirectional)
+    net = random_layer(rng, kind, 3, 4, num_layers=2, bidirectional=bidirectional, dtype=dtype)
     batch = random_batch(rng, net, B=3, T=5)
     mask = masks(rng, 3, 5)["holes"]
     out, cache = net.forward(batch["x"], mask, **states_of(batch))
@@ -29,9 +26,9 @@ def test_states_and_gradients_are_those_of_the_layer(kind, bidirectional):
         assert [step.real for step in top.steps] == mask[1].tolist()
         h, dx_k = top.series("h"), bottom.series("dx")
         assert np.isnan(h[~mask[1]]).all() and np.isnan(dx_k[~mask[1]]).all()
-        assert_close(h[mask[1]], out.y[1, mask[1], k * R:(k + 1) * R], "same formulas, float32")
+        assert_close(h[mask[1]], out.y[1, mask[1], k * R:(k + 1) * R], between_backends(kind, dtype))
         dxs = dxs + dx_k[mask[1]]
-    assert_close(dxs, dx[1, mask[1]], "same formulas, float32")
+    assert_close(dxs, dx[1, mask[1]], between_backends(kind, dtype))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -51,14 +51,22 @@ def additive(q, k, v, w, key_mask, query_mask, causal, heads):
     """w (A,), head by head like the columns of q -> context (B,Tq,F), sums (B,heads,Tq,2)."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads, TANH)
     sides = (plan.of_queries(q), ()), (plan.of_keys(k), ("columns",)), (plan.of_keys(v), ("panels",))
-    return plan.forward(additive_scores, sides, w.reshape(heads, -1))
+    return plan.forward(additive_scores, sides, of_heads(w, heads))
 
 
 def additive_backward(q, k, v, w, key_mask, query_mask, causal, heads, context, sums, d_context):
     """The reverse of ``additive``.  d_context (B,Tq,F) -> dq (B,Tq,A), dk (B,Tk,A), dv (B,Tk,F), dw (A,)."""
     plan = Plan(q, k, v, key_mask, query_mask, causal, heads, TANH)
     sides = (plan.of_queries(q), ()), (plan.of_keys(k), ("columns",)), (plan.of_keys(v), ())
-    return plan.backward(additive_scores, sides, w.reshape(heads, -1), context, sums, d_context)
+    return plan.backward(additive_scores, sides, of_heads(w, heads), context, sums, d_context)
+
+
+def of_heads(w, heads):
+    """A view (heads,A/heads), read-only as a layer's w is: so one kernel is compiled, and not another for a w that can
+    be written to."""
+    w = w.reshape(heads, -1)
+    w.flags.writeable = False
+    return w
 
 
 # -------------------------------------------------------------------------------------------------------- what both do
