@@ -308,8 +308,8 @@ def test_half_life_lies_where_the_memory_is_halved(kind):
 
 
 def test_a_memory_that_is_gone_at_once_has_a_half_life_of_one_step():
-    net = minilstm.RNN(D, H, activation="relu")
-    net.params["weight_hh_l0"] = np.zeros((H, H), "float32")
+    net = minilstm.RNN(D, H, activation="relu", dtype="float64")
+    net.params["weight_hh_l0"] = np.zeros((H, H))
     assert memory_left(net, zeros=2).tolist() == [1, 0, 0] and padding_half_life(net) == 1
 
 
