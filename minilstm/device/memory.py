@@ -54,9 +54,10 @@ class Race(NamedTuple):
                 f"in {self.line}, with no barrier between")
 
 
+@functools.cache                            # a kernel asks for it in each thread, and NumPy's answer takes a while
 def dtype_of(dtype):
     dtype = numpy_support.as_dtype(dtype) if isinstance(dtype, numba_types.Type) else np.dtype(dtype)
-    if dtype.name not in NATIVE:
+    if dtype not in NATIVE:
         raise SimulationError(f"dtype: expected float32, int32 or bool, got {dtype}")
     return dtype
 
@@ -86,8 +87,9 @@ def as_int32(value, fault):
     return value
 
 
-CONVERTED = {"float32": as_float32, "int32": as_int32, "bool": lambda value, fault: bool(value)}
-NATIVE = {"float32": F32, "int32": int, "bool": bool}       # what a kernel sees of a number of this dtype
+FLOAT, INT, BOOL = map(np.dtype, ("float32", "int32", "bool"))
+CONVERTED = {FLOAT: as_float32, INT: as_int32, BOOL: lambda value, fault: bool(value)}
+NATIVE = {FLOAT: F32, INT: int, BOOL: bool}                 # what a kernel sees of a number of this dtype
 
 
 class Places(dict):
@@ -119,7 +121,7 @@ class LocalArray(dict):
         shape = shape if isinstance(shape, tuple) else (shape,)
         super().__init__(_poisoned_numbers(shape, dtype))
         self.simulator, self.name, self.shape, self.dtype = simulator, name, shape, dtype
-        self.native, self.converted = NATIVE[dtype.name], CONVERTED[dtype.name]
+        self.native, self.converted = NATIVE[dtype], CONVERTED[dtype]
 
     def __missing__(self, index):
         raise self.simulator.fault(f"{self.name}: {index} is outside of the shape {self.shape}")
@@ -194,7 +196,7 @@ class CheckedArray:
         self.ndim, self.size = len(shape), len(numbers)
         self.numbers, self.marks, self.first = numbers, marks, first
         self.places = places_of(shape)
-        self.native, self.converted = NATIVE[dtype.name], CONVERTED[dtype.name]
+        self.native, self.converted = NATIVE[dtype], CONVERTED[dtype]
         self.reads = 0
 
     def __repr__(self):

@@ -137,7 +137,7 @@ class Simulator:
     def _argument(self, name, type_, value, marks):
         if isinstance(type_, numba_types.Array):
             return GlobalArray(self, name, value, marks)
-        return NATIVE[as_dtype(type_).name](value)
+        return NATIVE[as_dtype(type_)](value)
 
     def look_again(self):
         self.run.look_again()
