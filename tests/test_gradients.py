@@ -36,11 +36,12 @@ def test_every_number_of_one_layer(kind, bidirectional, backend):
     net = random_layer(rng, kind, 2, 3, bidirectional=bidirectional, backend=backend)
     batch = random_batch(rng, net, B=3, T=4)
     for pattern in ("none", "right", "left", "holes"):
-        methods = ("complex step", "central", "projection") if pattern == "holes" else ("complex step", "projection")
-        report = check_gradients(net, methods=methods, x=batch["x"], mask=masks(rng, 3, 4)[pattern],
-                                 **states_of(batch))
+        given = {"x": batch["x"], "mask": masks(rng, 3, 4)[pattern], **states_of(batch)}
+        report = check_gradients(net, methods=("complex step", "projection"), **given)
         assert report.ok, f"\n{report}"
         assert all(row.largest > 1e-3 for row in report.rows), f"a gradient that is zero proves nothing\n{report}"
+    report = check_gradients(net, methods=("central",), max_entries=8, **given)
+    assert report.ok, f"\n{report}"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
