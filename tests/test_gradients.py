@@ -36,12 +36,11 @@ def test_every_number_of_one_layer(kind, bidirectional, backend):
     net = random_layer(rng, kind, 2, 3, bidirectional=bidirectional, backend=backend)
     batch = random_batch(rng, net, B=3, T=4)
     for pattern in ("none", "right", "left", "holes"):
-        given = {"x": batch["x"], "mask": masks(rng, 3, 4)[pattern], **states_of(batch)}
-        report = check_gradients(net, methods=("complex step", "projection"), **given)
+        methods = ("complex step", "central", "projection") if pattern == "holes" else ("complex step", "projection")
+        report = check_gradients(net, methods=methods, x=batch["x"], mask=masks(rng, 3, 4)[pattern],
+                                 **states_of(batch))
         assert report.ok, f"\n{report}"
         assert all(row.largest > 1e-3 for row in report.rows), f"a gradient that is zero proves nothing\n{report}"
-    report = check_gradients(net, methods=("central",), max_entries=8, **given)
-    assert report.ok, f"\n{report}"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -50,8 +49,7 @@ def test_held_outputs_and_two_layers(backend):
     net = random_lstm(rng, 3, 2, num_layers=2, bidirectional=True, backend=backend)
     batch = random_batch(rng, net, B=3, T=5)
     mask = masks(rng, 3, 5)["holes"]
-    report = check_gradients(net, max_entries=10, x=batch["x"], h0=batch["h0"], c0=batch["c0"], mask=mask,
-                             masked_output="hold")
+    report = check_gradients(net, x=batch["x"], h0=batch["h0"], c0=batch["c0"], mask=mask, masked_output="hold")
     assert report.ok, f"\n{report}"
 
 
@@ -165,7 +163,7 @@ def test_checker_says_what_it_cannot_use():
 @pytest.mark.parametrize("D, H, num_layers", [(2, 3, 1), (1, 8, 1), (3, 4, 2)])
 def test_differences_hold_where_functions_bend(D, H, num_layers):
     """Layer normalisation of a state near 0: its derivatives grow with the powers of 1 / sqrt(EPSILON) = 316."""
-    for seed in range(6):
+    for seed in range(15):
         net = minilstm.LSTM(D, H, layer_norm=True, num_layers=num_layers, seed=seed)
         zero = np.zeros((num_layers, 1, 2, H))
         x = np.random.default_rng(seed).normal(size=(2, 3, D))

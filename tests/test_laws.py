@@ -1,6 +1,6 @@
 """The laws of masking hold for minilstm, are broken by what is broken, and tell other libraries apart.
 
-``MINILSTM_LAW_CASES=2000 pytest tests/test_laws.py`` asks each law of so many random layers, in place of 60."""
+``MINILSTM_LAW_CASES=2000 pytest tests/test_laws.py`` asks each law of so many random layers, in place of 100."""
 import json
 import os
 import subprocess
@@ -20,7 +20,7 @@ from minilstm.checks.laws import LAWS, LIMITS, Verdict, ask
 from minilstm.checks.libraries.ours import Ours, Pooling
 from minilstm.checks.model import Cannot
 
-CASES = int(os.environ.get("MINILSTM_LAW_CASES", 60))
+CASES = int(os.environ.get("MINILSTM_LAW_CASES", 100))
 BACKENDS = ["reference", "cpu"]
 WALKS = [{}, {"reverse": True}, *({"bidirectional": True, "merge": merge} for merge in ("concat", "sum", "ave", "mul"))]
 OTHER_BATCHES = {"order of rows", "ragged rows", "holes", "empty rows"}     # laws under which a row changes its company
@@ -228,7 +228,7 @@ def test_a_broken_model_breaks_its_laws_and_no_other(broken):
     both = broken in (BackwardUnmasked, HalvesSwapped)
     rng = np.random.default_rng(1)
     model = broken(random_layer(rng, "LSTM", 2, 3, bidirectional=both, dtype="float64"))
-    verdicts = {name: ask(law, [model], rng, times=12) for name, law in LAWS.items()}
+    verdicts = {name: ask(law, [model], rng, times=25) for name, law in LAWS.items()}
     assert {name for name, verdict in verdicts.items() if verdict.kept is False} == BROKEN[broken]
 
 

@@ -316,14 +316,14 @@ def test_rounding_and_cutting(numbers, worst_rounded, worst_cut):
 
 
 def test_a_kernel_that_does_not_round_is_seen():
-    A, B = (np.random.default_rng().random(shape).astype("float32") for shape in ((8, 64), (64, 8)))
+    A, B = (np.random.default_rng().random(shape).astype("float32") for shape in ((8, 128), (128, 8)))
     cutting = variant(gpu_tensor, change=("ptx.to_tf32(x[", "ptx.bits_of(x[", 8))
     errors = []
     for module in (gpu_tensor, cutting):
         with device.simulated():
             C = module.tensor(device.to_device(A), on_gpu(B, True), tile=SMALL).copy_to_host()
             errors.append(np.abs(C / expected(A, B) - 1).max())
-    assert errors[0] < 3.5e-4 < errors[1]
+    assert errors[0] < 2e-4 < errors[1]
 
 
 # --------------------------------------------------------------------------------------------------------- planted bugs

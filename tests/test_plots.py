@@ -95,7 +95,7 @@ def test_a_picture(name):
     assert len(legend) == handles and len(set(legend)) == handles and all(legend)
 
 
-@pytest.mark.parametrize("T", [2, 60])
+@pytest.mark.parametrize("T", [2, 10, 30, 60])
 def test_no_legend_is_wider_than_its_picture(T):
     rng = np.random.default_rng(0)
     x, mask = rng.normal(size=(1, T, 2)).astype("float32"), np.arange(T)[None] > 0

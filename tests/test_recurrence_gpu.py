@@ -111,7 +111,7 @@ def test_gpu_equals_reference(gpu, cell, walk):
     B, T, D, H = (3, 4, 2, 5) if gpu.name == "simulator" else (37, 50, 20, 36)
     kinds = list(masks(rng, B, T).values())
     if gpu.name == "simulator":
-        kinds = kinds[index % 3::3]
+        kinds = kinds[index % 2::2] if walk in OF_ANY_SIZE else kinds[index % 3::3]
     for k, mask in enumerate(kinds):
         check(rng, cell, walk, B, T, D, H, mask, reverse=bool((k + index // 2) % 2), row_bias=k % 3 == 0)
 

@@ -47,7 +47,7 @@ def test_softmax_cross_entropy_and_its_gradient(shape):
     loss, dy = minilstm.softmax_cross_entropy(y, target, mask)
     assert abs(loss - expected) < 1e-12 and not dy[~mask].any()
     assert abs((dy * direction).sum() - (ahead - behind) / (2 * step)) < 1e-8
-    assert np.allclose(dy.sum(axis=-1), 0, atol=1e-14)
+    assert np.allclose(dy.sum(axis=-1), 0, atol=1e-15)
 
 
 def test_softmax_cross_entropy_far_out_and_of_nothing():
